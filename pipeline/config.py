@@ -139,6 +139,9 @@ class Pick(Section):
     source: InputPath | None = Field(None, description="import picks from this file instead of picking waveforms")
     threshold_p: Probability = 0.3
     threshold_s: Probability = 0.3
+    precision: Literal["fp32", "bf16", "fp16", "screened"] = Field(
+        "fp32", description="arithmetic of the network; screened: all in 16 bits, and again in FP32 what may be a pick"
+    )
     overlap_samples: int | None = Field(None, ge=0, description="overlap of windows; without it, the model's own")
     blinding_samples: tuple[NotNegativeInt, NotNegativeInt] | None = Field(
         None, description="without it, the model's own"

@@ -235,6 +235,26 @@ class Scores:
 
 
 @dataclass(frozen=True, slots=True)
+class Runs:
+    """Where probability traces trigger: their runs of samples of at least half the threshold that reach it.
+
+    ``phase`` int64 (k,), index into ``phases``; ``first`` int64 (k,), the sample where each run begins;
+    ``probability`` float32 (m,), the runs one after the other, each with the one sample before and the one after
+    it, NaN where there is none; ``stop`` int64 (k,), where each ends in ``probability``. Sorted by (phase, first).
+    The time axis is that of the waveform: ``n`` samples from ``start_ns`` at ``rate_hz``.
+    """
+
+    phase: Int
+    first: Int
+    stop: Int
+    probability: Float32
+    phases: tuple[str, ...]
+    n: int
+    start_ns: int
+    rate_hz: float
+
+
+@dataclass(frozen=True, slots=True)
 class Arrivals(Table):
     """Picks of a reference bulletin, one row an arrival."""
 

@@ -19,6 +19,7 @@ from pipeline.config import Archive, Compute, Pick
 from pipeline.formats.waveforms import read_shard
 from pipeline.maths import triggers
 from pipeline.models import weights
+from pipeline.models.engine import PHASES
 from pipeline.models.picker import Picker
 from pipeline.records import Picks, Shard, Waveform
 
@@ -75,20 +76,22 @@ def waveform_of(record: str, shard: Shard, rate_hz: float, context_s: float) -> 
 
 def seisbench_picks(picker: Picker, stream: obspy.Stream, thresholds: dict[str, float]) -> list:
     named = {f"{phase}_threshold": value for phase, value in thresholds.items()}
-    arguments = {"overlap": picker.overlap, "blinding": picker.blinding, "stacking": picker.stacking}
-    return list(picker.model.classify(stream, **named, **arguments).picks)
+    (engine,) = picker.engines
+    arguments = {"overlap": engine.overlap, "blinding": engine.blinding, "stacking": engine.stacking}
+    return list(engine.network.model.classify(stream, **named, **arguments).picks)
 
 
 def compare(
     picker: Picker, wave: Waveform, stream: obspy.Stream, shard: Shard, threshold: float
 ) -> dict[str, Compared]:
     """Both picks of one record by phase."""
-    thresholds = dict.fromkeys(picker.phases, threshold)
+    thresholds = dict.fromkeys(PHASES, threshold)
     everything = (-(2**62), 2**62)
-    ours = triggers.picks(picker.scores(wave), wave, shard.channel, thresholds, 0.0, everything)
+    found = triggers.runs(picker.scores(wave), thresholds)
+    ours = triggers.picks(found, wave, shard.channel, 0.0, everything)
     theirs = seisbench_picks(picker, stream, thresholds)
     out = {}
-    for phase in picker.phases:
+    for phase in PHASES:
         mine = ours.take(ours.phase == phase)
         times = np.array([pick.peak_time.ns for pick in theirs if pick.phase == phase], np.int64)
         peaks = np.array([pick.peak_value for pick in theirs if pick.phase == phase])

@@ -4,9 +4,9 @@ import pytest
 import seisbench.models as sbm
 import torch
 
-from pipeline.config import Pick
+from pipeline.config import Compute, Pick
 from pipeline.errors import ConfigError
-from pipeline.models.picker import Picker
+from pipeline.models.picker import Picker, device_of, engine_of
 from pipeline.records import DAY_NS, NS, Waveform
 
 START_NS = 1_600_000_000 * NS
@@ -91,12 +91,12 @@ def test_the_model_sees_its_own_order_of_components():
 
 
 def test_defaults_are_the_models_own():
-    picker = Picker.from_model(sbm.EQTransformer(component_order="ENZ"), Pick())
-    assert (picker.length, picker.overlap, picker.blinding, picker.columns) == (6000, 3000, (500, 500), (1, 2))
+    (engine,) = Picker.from_model(sbm.EQTransformer(component_order="ENZ"), Pick()).engines
+    assert (engine.length, engine.overlap, engine.blinding, engine.network.columns) == (6000, 3000, (500, 500), (1, 2))
     model = phasenet(default_args={"overlap": 0.5, "blinding": (100, 100)})
-    assert Picker.from_model(model, Pick()).overlap == 1500
-    assert Picker.from_model(model, Pick()).blinding == (100, 100)
-    assert Picker.from_model(model, Pick(overlap_samples=2000, blinding_samples=(0, 1))).blinding == (0, 1)
+    assert engine_of(model, Pick(), Compute()).overlap == 1500
+    assert engine_of(model, Pick(), Compute()).blinding == (100, 100)
+    assert engine_of(model, Pick(overlap_samples=2000, blinding_samples=(0, 1)), Compute()).blinding == (0, 1)
 
 
 @pytest.mark.parametrize(("model", "seed"), [*((phasenet(), seed) for seed in range(4)), (eqtransformer(), 4)])
@@ -111,7 +111,7 @@ def test_midnight_is_no_edge(model, seed):
         valid[gap : gap + 500] = abs(np.arange(gap, min(gap + 500, n)) - midnight) < 20
     whole = waveform(n, seed, start_ns, valid)
     picker = Picker.from_model(model, Pick())
-    context, half = round(picker.context_s * 100), picker.length // 2
+    context, half = round(picker.context_s * 100), picker.engines[0].length // 2
     evening = picker.scores(part(whole, 1234, midnight + context)).probability[:, midnight - 1234 - half :]
     morning = picker.scores(part(whole, midnight - context, n - 777)).probability[:, context - half :]
     evening, morning = evening[:, : 2 * half], morning[:, : 2 * half]
@@ -153,7 +153,7 @@ def test_a_record_without_data_has_no_scores():
 
 def test_the_same_bytes_every_time_and_with_any_number_of_threads():
     wave, model = waveform(60_000), phasenet()
-    pickers = [Picker.from_model(model, Pick(), threads=threads) for threads in (1, 2, 3, 1)]
+    pickers = [Picker.from_model(model, Pick(), Compute(threads=threads)) for threads in (1, 2, 3, 1)]
     assert len({picker.scores(wave).probability.tobytes() for picker in pickers}) == 1
 
 
@@ -188,8 +188,6 @@ def test_windows_that_leave_samples_unseen_are_refused(settings):
 
 
 def test_a_gpu_that_is_not_there_is_refused(monkeypatch):
-    from pipeline.models import picker
-
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ConfigError, match="no GPU"):
-        picker._device("cuda:0")
+        device_of("cuda:0")

@@ -96,16 +96,14 @@ def _stop_if_too_many(run_dir: RunDir, max_failed: int) -> None:
 def detector(run_dir: RunDir, config: Config) -> Detect:
     """Load the picker once; the function it returns reads and picks one shard."""
     picker = Picker.of(config.pick, config.compute)
-    thresholds = {"P": config.pick.threshold_p, "S": config.pick.threshold_s}
     context_s = max(config.archive.context_s, picker.context_s)
 
     def detect(shard: Shard) -> tuple[Picks, Outcome]:
         span_ns = shard.within_ns(config.run.span_ns)
         wave, notes = waveforms.read_shard(config.archive, shard, context_s, picker.rate_hz, config.run.span_ns)
-        scores = picker.scores(wave)
         if config.pick.save_probabilities:
-            _save(run_dir, shard, scores)
-        picks = triggers.picks(scores, wave, shard.channel, thresholds, config.pick.min_separation_s, span_ns)
+            _save(run_dir, shard, picker.scores(wave))
+        picks = triggers.picks(picker.runs(wave), wave, shard.channel, config.pick.min_separation_s, span_ns)
         return picks, Outcome(shard.id, "picked", "", len(picks), _valid_fraction(wave, span_ns), notes)
 
     return detect

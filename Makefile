@@ -5,16 +5,19 @@ BIN    := $(VENV)/bin
 CONFIG ?= configs/demo.toml
 RUN    ?= runs/$(basename $(notdir $(CONFIG)))
 RANKS  ?= 2
+REPEATS ?= 5
 MPIEXEC ?= $(BIN)/mpiexec
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup local-run test check clean
+.PHONY: help setup local-run test bench check bench-gpu clean
 
 help:
 	@echo "make local-run                                 the whole pipeline on the embedded demo, on $(RANKS) MPI ranks"
 	@echo "make local-run CONFIG=configs/ridgecrest.toml  the same with another configuration (RANKS=4, RUN=dir)"
 	@echo "make test                                      the tests"
+	@echo "make bench                                     from files to picks beside SeisBench, on all cores (REPEATS=5)"
 	@echo "make check                                     ruff and mypy --strict"
+	@echo "make bench-gpu FIGURES=gpu.json                what the engine costs on a GPU, and its bounds; figures as JSON"
 	@echo "make clean                                     remove .venv and runs/"
 
 $(VENV)/.ready: env/requirements.lock pyproject.toml
@@ -33,10 +36,17 @@ local-run: $(VENV)/.ready
 test: $(VENV)/.ready
 	$(BIN)/python -m pytest
 
+bench: $(VENV)/.ready
+	$(BIN)/orcolat weights fetch phasenet/original eqtransformer/original
+	$(BIN)/python -m tests.bench cpu --repeats $(REPEATS)
+
 check: $(VENV)/.ready
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+bench-gpu: $(VENV)/.ready
+	$(BIN)/python -m tests.bench_gpu $(FIGURES)
 
 clean:
 	rm -rf $(VENV) runs

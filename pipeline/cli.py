@@ -9,18 +9,21 @@ import argparse
 import logging
 import sys
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
+from typing import Any, get_args
 
 from pipeline import config as configs
 from pipeline import logs
 from pipeline.cluster.world import World, here, one_fails_all_fail
-from pipeline.config import Config, Pick
+from pipeline.config import Compute, Config, Pick
 from pipeline.errors import ConfigError, Incomplete, OrcolatError
 from pipeline.models import weights
-from pipeline.rundir import RunDir, create, open_config, require_same
+from pipeline.rundir import RunDir, create, open_config, publish, require_same
 
 COMPLETE, BUG, BAD_INPUT, INCOMPLETE = 0, 1, 2, 3
 log = logging.getLogger("pipeline")
+PRECISIONS: tuple[str, ...] = get_args(Pick.model_fields["precision"].annotation)
 
 EPILOG = """\
 a run, step by step (each step is safe to repeat, does only what is missing, and works under `mpiexec -n N`):
@@ -33,6 +36,20 @@ which is the same as
   orcolat compare runs/ridgecrest; orcolat report runs/ridgecrest
 
 exit codes: 0 complete, 3 incomplete (run again), 2 bad configuration or input, 1 a bug
+"""
+
+PARITY = """\
+Compare our picks with those of FP32 SeisBench on the CPU: the same weight, arguments and data.
+
+A sample of the configuration's station-days, spread over stations and days, is read and given to both. SeisBench
+sees our waveforms (merged, resampled, gaps cut out), so that a difference is one of the inference alone; with
+--raw it sees the traces of the archive, and what our reading changes is included. Both see one UTC day, and no
+stretch of data shorter than a window, which SeisBench would drop. Picks are pairs within 0.02 s.
+
+A precision passes with F1 >= 0.995 for P and for S, and the check counts if SeisBench has at least 100 picks of
+each. `orcolat plan` and `pick` refuse a precision other than fp32 without such a check for this weight and device.
+
+exit codes: 0 all passed, 2 one failed (or a wrong configuration), 3 too few picks to tell: take more station-days
 """
 
 
@@ -82,10 +99,13 @@ def run(args: argparse.Namespace, world: World) -> int:
 
 
 def make_plan(args: argparse.Namespace, world: World) -> int:
-    from pipeline.stages import plan
+    from pipeline.stages import estimate, plan
 
     config = configs.load(args.config, args.set)
-    plan.run(_create(args.run_dir, config, world), config, world)
+    run_dir = _create(args.run_dir, config, world)
+    plan.run(run_dir, config, world)
+    if world.rank == 0 and not config.pick.source:
+        say(estimate.look(run_dir, config, args.ranks or world.size, args.gpus, args.costs))
     return COMPLETE
 
 
@@ -143,6 +163,24 @@ def run_demo(args: argparse.Namespace, world: World) -> int:
     return COMPLETE
 
 
+def run_parity(args: argparse.Namespace, world: World) -> int:
+    from pipeline.models import checked
+    from pipeline.stages import parity
+
+    config = configs.load(args.config, args.set)
+    wanted = parity.Wanted(args.precision, args.stations, args.days, args.limit, args.raw)
+    reports = parity.run(config, wanted, world)
+    checks = [check for report in reports for check in report.checks]
+    if world.rank == 0:
+        say("\n\n".join(parity.text(report) for report in reports))
+        say(f"recorded in {', '.join(map(str, checked.record(checks, args.record)))}")
+        if args.json:
+            with publish(args.json) as part:
+                part.write_text(parity.as_json(reports), "utf-8")
+    failed, few = not all(check.agrees for check in checks), not all(check.counts for check in checks)
+    return world.bcast(BAD_INPUT if failed else INCOMPLETE if few else COMPLETE)
+
+
 def list_weights(args: argparse.Namespace, world: World) -> int:
     say(f"store: {weights.store()}", world)
     for row in weights.available():
@@ -151,17 +189,14 @@ def list_weights(args: argparse.Namespace, world: World) -> int:
 
 
 def fetch_weights(args: argparse.Namespace, world: World) -> int:
-    from pipeline.models.picker import Picker
+    from pipeline.models.picker import Pickers
 
     for name in args.names:
-        if name.endswith(".toml"):
-            config = configs.load(Path(name))
-            wanted = None if config.pick.source else config.pick.weight
-        else:
-            wanted = name
-        if wanted and world.rank == 0:
-            say(f"{wanted}: {weights.fetch(wanted)}")
-            Picker.from_model(weights.load(wanted), Pick(weight=wanted))  # refuses what could not be run
+        pick = configs.load(Path(name)).pick if name.endswith(".toml") else Pick(weight=name)
+        if world.rank == 0 and pick.weights:
+            for weight in pick.weights:
+                say(f"{weight}: {weights.fetch(weight)}")
+            Pickers.of(pick.model_copy(update={"precision": "fp32"}), Compute())  # refuses what could not be run
     world.bcast(None)
     return COMPLETE
 
@@ -243,6 +278,7 @@ def parser() -> argparse.ArgumentParser:
     ):
         sub = _with_config(commands.add_parser(name, help=what, description=what), function)
         sub.add_argument("--run-dir", type=Path, required=True, metavar="DIR", help="where the run lives")
+    _add_estimate(sub)  # of `plan`, the last
     for name, what, function in (
         ("pick", "pick every station-day that has no result yet", run_pick),
         ("import-picks", "take the picks of pick.source instead of picking waveforms", run_import),
@@ -252,6 +288,7 @@ def parser() -> argparse.ArgumentParser:
         ("status", "say what is done and what is missing; exit code 3 if anything is", run_status),
     ):
         _with_run_dir(commands.add_parser(name, help=what, description=what), function)
+    _parity_parser(commands.add_parser("parity", help="compare picks with FP32 SeisBench, any precision and device"))
     sub = commands.add_parser("demo", help="write the synthetic demo archive")
     sub.add_argument("folder", type=Path, metavar="DIR", help="new folder for the archive")
     sub.add_argument("--seed", type=int, help="seed of the random numbers (default: the year 1976)")
@@ -259,6 +296,62 @@ def parser() -> argparse.ArgumentParser:
     _weights_parser(commands.add_parser("weights", help="the pretrained pickers in the local store"))
     _config_parser(commands.add_parser("config", help="check or show a configuration"))
     return top
+
+
+def _parity_parser(sub: argparse.ArgumentParser) -> None:
+    _with_config(sub, run_parity)
+    sub.description = PARITY
+    sub.formatter_class = argparse.RawDescriptionHelpFormatter
+    sub.add_argument(
+        "--precision",
+        type=_listed(str, PRECISIONS),
+        default=(),
+        metavar="NAMES",
+        help=f"of {', '.join(PRECISIONS)}, by commas (default: fp32 and that of the configuration)",
+    )
+    sub.add_argument(
+        "--stations", type=_listed(str), default=(), metavar="PATTERNS", help='"CI.*,PB.B9*" (default: all)'
+    )
+    sub.add_argument(
+        "--days",
+        type=_listed(date.fromisoformat),
+        default=(),
+        metavar="DAYS",
+        help='"2024-06-01,2024-06-08" (default: all)',
+    )
+    sub.add_argument("--limit", type=_from(1), default=20, metavar="N", help="station-days at most (default: 20)")
+    sub.add_argument("--raw", action="store_true", help="give SeisBench the archive's traces, not our waveforms")
+    sub.add_argument("--json", type=Path, metavar="FILE", help="write all figures there, too")
+    sub.add_argument("--record", type=Path, metavar="FILE", help="record the checks there, not in the store of weights")
+
+
+def _listed(kind: Callable[[str], Any], allowed: tuple[str, ...] = ()) -> Callable[[str], tuple[Any, ...]]:
+    """Parser of values with commas between."""
+
+    def parse(text: str) -> tuple[Any, ...]:
+        values = tuple(dict.fromkeys(kind(part.strip()) for part in text.split(",")))
+        wrong = [value for value in values if allowed and value not in allowed]
+        if wrong:
+            raise argparse.ArgumentTypeError(f"{wrong[0]!r} is none of {', '.join(allowed)}")
+        return values
+
+    return parse
+
+
+def _add_estimate(sub: argparse.ArgumentParser) -> None:
+    """How the run that `plan` estimates will be laid out."""
+    sub.add_argument("--ranks", type=_from(1), metavar="N", help="estimate for N ranks (default: as many as now)")
+    sub.add_argument("--gpus", type=_from(0), default=0, metavar="N", help="and N GPUs that score for them")
+    sub.add_argument("--costs", type=Path, metavar="RUN_DIR", help="take the measured costs of another run")
+
+
+def _from(least: int) -> Callable[[str], int]:
+    def integer(text: str) -> int:
+        if int(text) < least:
+            raise ValueError(text)
+        return int(text)
+
+    return integer
 
 
 def _weights_parser(sub: argparse.ArgumentParser) -> None:

@@ -132,16 +132,20 @@ class StationList(Section):
     exclude: tuple[str, ...] = Field((), description='patterns of "NET.STA" to leave out')
 
 
-class Pick(Section):
-    """How probabilities become picks."""
+def _weight(value: Any, info: ValidationInfo) -> Any:
+    """A ``file:`` path starts at the configuration, as every path."""
+    if not isinstance(value, str) or not value.startswith("file:"):
+        return value
+    return f"file:{_resolve(value.removeprefix('file:'), info)}"
 
-    weight: str = Field("phasenet/original", description="name of the weights; `orcolat weights list` shows them")
-    source: InputPath | None = Field(None, description="import picks from this file instead of picking waveforms")
-    threshold_p: Probability = 0.3
-    threshold_s: Probability = 0.3
-    precision: Literal["fp32", "bf16", "fp16", "screened"] = Field(
-        "fp32", description="arithmetic of the network; screened: all in 16 bits, and again in FP32 what may be a pick"
-    )
+
+Weight = Annotated[str, BeforeValidator(_weight)]
+
+
+class Windows(Section):
+    """A picker's weights, and how its windows lie and are put together; what is not given is the model's own."""
+
+    weight: Weight = Field("phasenet/original", description="name of the weights; `orcolat weights list` shows them")
     overlap_samples: int | None = Field(None, ge=0, description="overlap of windows; without it, the model's own")
     blinding_samples: tuple[NotNegativeInt, NotNegativeInt] | None = Field(
         None, description="without it, the model's own"
@@ -149,18 +153,69 @@ class Pick(Section):
     stacking: Literal["avg", "max"] | None = Field(
         None, description="how overlapping windows are blended; without it, the model's own"
     )
+
+    @property
+    def slug(self) -> str:
+        """The weight as a name of a folder: "phasenet-original"."""
+        return self.weight.replace("/", "-").replace(":", "-")
+
+
+class Also(Windows):
+    """A further picker on the same waveforms."""
+
+    weight: Weight = Field(description="name of the weights; `orcolat weights list` shows them")
+    threshold_p: Probability | None = Field(None, description="without it, that of [pick]")
+    threshold_s: Probability | None = Field(None, description="without it, that of [pick]")
+
+
+class Pick(Windows):
+    """How probabilities become picks."""
+
+    source: InputPath | None = Field(None, description="import picks from this file instead of picking waveforms")
+    threshold_p: Probability = 0.3
+    threshold_s: Probability = 0.3
+    precision: Literal["fp32", "bf16", "fp16", "screened"] = Field(
+        "fp32", description="arithmetic of the network; screened: all in 16 bits, and again in FP32 what may be a pick"
+    )
+    allow_unchecked_precision: bool = Field(
+        False, description="run in a precision that `orcolat parity` has not passed with this weight on this device"
+    )
     min_separation_s: NotNegative = Field(
         0.0, description="of two picks of one phase closer than this the better stays"
     )
     save_probabilities: bool = Field(False, description="keep the probability traces as compressed NPZ")
+    ensemble: Literal["mean", "max"] | None = Field(
+        None, description="make one trace of all pickers' probabilities; without it, each has picks of its own"
+    )
+    also: tuple[Also, ...] = Field((), description="further pickers in the same pass, each a table [[pick.also]]")
 
-    @field_validator("weight", mode="before")
-    @classmethod
-    def _file(cls, weight: Any, info: ValidationInfo) -> Any:
-        """A ``file:`` path starts at the configuration, as every path."""
-        if not isinstance(weight, str) or not weight.startswith("file:"):
-            return weight
-        return f"file:{_resolve(weight.removeprefix('file:'), info)}"
+    @model_validator(mode="after")
+    def _pickers(self) -> Self:
+        everyone: tuple[Windows, ...] = (self, *self.also)
+        slugs = [picker.slug for picker in everyone]
+        twice = sorted({slug for slug in slugs if slugs.count(slug) > 1})
+        if twice:
+            raise ValueError(f"two pickers have the weight {', '.join(twice)}: give each another, or leave one out")
+        if self.ensemble and not self.also:
+            raise ValueError(f"ensemble = {self.ensemble!r} of one picker: name the others in [[pick.also]]")
+        if self.ensemble and any(a.threshold_p or a.threshold_s for a in self.also):
+            raise ValueError("an ensemble takes the thresholds of [pick]: leave those of [[pick.also]] out")
+        return self
+
+    @property
+    def weights(self) -> tuple[str, ...]:
+        """The weights of all pickers, the main one's first; none where picks are imported."""
+        return () if self.source else tuple(picker.weight for picker in self.pickers)
+
+    @property
+    def pickers(self) -> tuple[Pick, ...]:
+        """Each picker as if it were the only one, the main one first."""
+        return tuple(self._alone(picker) for picker in (self, *self.also))
+
+    def _alone(self, picker: Windows) -> Pick:
+        own = {name: getattr(picker, name) for name in Also.model_fields}
+        own |= {name: own[name] or getattr(self, name) for name in ("threshold_p", "threshold_s")}
+        return self.model_copy(update={**own, "ensemble": None, "also": ()})
 
 
 class Associate(Section):
@@ -245,7 +300,19 @@ class Compute(Section):
 
     device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$")
     threads: int = Field(1, ge=1, le=256, description="threads of each rank")
+    engine: Literal["auto", "seisbench"] = Field(
+        "auto", description="our own kernels for the networks that they know, or SeisBench's code for all"
+    )
     max_failed: int = Field(100, ge=0, description="more failed shards than this stop the run")
+    scorers: Literal["auto"] | NotNegativeInt = Field(
+        "auto", description="ranks of a node that score for the others, which read; auto: one a GPU, on CPUs none"
+    )
+    scratch: InputPath | None = Field(
+        None,
+        description="node-local folder through which waveforms go to the scorers; without it, $ORCOLAT_SCRATCH, "
+        "$TMPDIR or /dev/shm",
+    )
+    answer_timeout_s: Positive = Field(600.0, description="a reader without an answer for this long ends the run")
 
 
 class Config(Section):
@@ -268,7 +335,17 @@ class Config(Section):
     def digest(self) -> str:
         """SHA-256 over everything that can change the catalogue."""
         data = self.model_dump(mode="json", exclude={"compute"})
+        if not self.pick.also:  # the same digest as before there were several pickers
+            del data["pick"]["also"], data["pick"]["ensemble"]
+        del data["pick"]["allow_unchecked_precision"]  # a leave, which changes no pick
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+
+    def of_picker(self, weight: str) -> Config:
+        """The configuration of one of several pickers alone. Raises ConfigError if there is none with ``weight``."""
+        for picker in self.pick.pickers:
+            if picker.weight == weight:
+                return self.model_copy(update={"pick": picker})
+        raise ConfigError(f"no picker has the weight {weight!r}: there are {', '.join(self.pick.weights)}")
 
 
 def load(path: Path, overrides: list[str] | None = None) -> Config:
@@ -343,6 +420,8 @@ def _model(loc: tuple[Any, ...]) -> type[BaseModel] | None:
     """The section that a key's path leads to; None where it leads to something else."""
     model: Any = Config
     for part in loc:
+        if isinstance(part, int):  # of a list of sections
+            continue
         annotation = model.model_fields[part].annotation if part in model.model_fields else None
         options = [a for a in (annotation, *getattr(annotation, "__args__", ())) if hasattr(a, "model_fields")]
         if not options:
@@ -356,12 +435,21 @@ def dumps(config: Config) -> str:
     """The filled-in configuration as TOML; `load` gives it back."""
     lines: list[str] = []
     for name, section in config.model_dump(mode="json", exclude_none=True).items():
-        lines += ["", f"[{name}]"]
-        nested = {k: v for k, v in section.items() if isinstance(v, dict)}
-        lines += [f"{k} = {_toml(v)}" for k, v in section.items() if k not in nested]
-        for key, table in nested.items():
-            lines += ["", f"[{name}.{key}]"] + [f"{k} = {_toml(v)}" for k, v in table.items()]
+        lines += ["", *_table(f"[{name}]", {k: v for k, v in section.items() if not _tables(v)})]
+        for key, value in section.items():
+            head = f"[{name}.{key}]" if isinstance(value, dict) else f"[[{name}.{key}]]"
+            lines += [line for table in _tables(value) for line in ("", *_table(head, table))]
     return "\n".join(lines).lstrip() + "\n"
+
+
+def _tables(value: Any) -> list[dict[str, Any]]:
+    """The sections that a value is, or is a list of; none if it is neither."""
+    values = value if isinstance(value, list) else [value]
+    return [v for v in values if isinstance(v, dict)]
+
+
+def _table(head: str, values: dict[str, Any]) -> list[str]:
+    return [head, *(f"{key} = {_toml(value)}" for key, value in values.items())]
 
 
 def _toml(value: Any) -> str:

@@ -89,11 +89,20 @@ class RunDir:
     def account(self) -> Path:
         return self.root / "report" / "account.json"
 
+    @property
+    def meter(self) -> Path:
+        """Folder of what picking took; no part of the results."""
+        return self.root / "meter"
+
     def probabilities(self, shard: Shard) -> Path:
         return self.root / "probabilities" / f"{shard.id}.npz"
 
     def compared(self, name: str) -> Path:
         return self.root / "compare" / f"{name}.parquet"
+
+    def picker(self, slug: str) -> RunDir:
+        """The run directory of a further picker, complete in itself."""
+        return RunDir(self.root / "pickers" / slug)
 
 
 def create(root: Path, config: Config) -> RunDir:
@@ -121,6 +130,14 @@ def open_config(root: Path) -> Config:
             f"{root}: no config.toml, not a run directory; make one with `orcolat plan CONFIG --run-dir {root}`"
         )
     return configs.load(RunDir(root).config)
+
+
+def of_pickers(run_dir: RunDir, config: Config) -> list[tuple[RunDir, Config]]:
+    """The run directory of each picker, and its configuration alone. The first is the run itself: the main picker, or
+    the ensemble."""
+    further = () if config.pick.ensemble or config.pick.source else config.pick.also
+    alone = [(run_dir.picker(picker.slug), config.of_picker(picker.weight)) for picker in further]
+    return [(run_dir, config), *alone]
 
 
 def require_same(run_dir: RunDir, config: Config) -> None:

@@ -1,6 +1,7 @@
 """The figures of docs/performance.md that no other command makes: ``python -m tests.bench [NAME ...]``."""
 
 import resource
+import subprocess
 import sys
 import tempfile
 import time
@@ -93,6 +94,15 @@ def page():
 
 BENCHES = {bench.__name__: bench for bench in (read, resample, cluster, compare, page)}
 
+OTHERS = {  # in files of their own, with options of their own
+    "cpu": ["tests.bench_cpu"],
+    "scaling": ["tests.bench_scale", "scaling"],
+    "growth": ["tests.bench_scale", "growth"],
+    "campaign": ["tests.bench_campaign"],
+}
+
 if __name__ == "__main__":
+    if sys.argv[1:2] and sys.argv[1] in OTHERS:
+        sys.exit(subprocess.run([sys.executable, "-m", *OTHERS[sys.argv[1]], *sys.argv[2:]], check=False).returncode)
     for name in sys.argv[1:] or BENCHES:
         BENCHES[name]()

@@ -5,7 +5,8 @@ from datetime import date, timedelta
 
 import numpy as np
 
-from pipeline.records import NS, Outcome, Picks, Shard
+from pipeline.maths import triggers
+from pipeline.records import NS, Outcome, Picks, Scores, Shard, Waveform
 
 
 def day(n):
@@ -37,3 +38,28 @@ def detect(shard):
     seed = zlib.crc32(shard.id.encode())
     found = picks(seed % 6, seed, shard.span_ns[0], station=shard.channel)
     return found, Outcome(shard.id, "picked", "", len(found), 1.0, ("a note",))
+
+
+def read(shard):
+    """A reader that is a pure function of the shard's name: twenty seconds of noise, some of it loud."""
+    rng = np.random.default_rng(zlib.crc32(shard.id.encode()))
+    samples = (rng.random((3, 2000)) ** 8).astype(np.float32)
+    wave = Waveform(samples, np.ones(2000, np.bool_), shard.span_ns[0] + 3600 * NS, 100.0, (True, True, True))
+    return wave, ("a note",)
+
+
+class Scorer:
+    """Pickers that take the first two components for probabilities, each further picker for lower ones."""
+
+    rate_hz, context_s = 100.0, 1.0
+
+    def __init__(self, pickers=1):
+        self.pickers = pickers
+
+    def runs(self, waveform):
+        return tuple(triggers.runs(scores, {"P": 0.9, "S": 0.9}) for scores in self.both(waveform)[1])
+
+    def both(self, waveform):
+        shares = [np.float32(1 - 0.02 * k) for k in range(self.pickers)]
+        scores = [Scores(share * waveform.samples[:2], ("P", "S"), waveform.start_ns, 100.0) for share in shares]
+        return tuple(triggers.runs(each, {"P": 0.9, "S": 0.9}) for each in scores), tuple(scores)

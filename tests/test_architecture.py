@@ -7,13 +7,14 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "pipeline"
 BASE = {"config", "records", "errors"}
-LOWER = BASE | {"rundir", "logs"}
+LOWER = BASE | {"rundir", "logs", "meter"}
 MAY_IMPORT = {  # room -> rooms of the project that it may import
     "records": set(),
     "errors": set(),
     "config": {"errors"},
     "logs": set(),
     "rundir": BASE,
+    "meter": BASE | {"maths", "rundir"},
     "maths": {"records", "errors"},
     "formats": BASE | {"maths", "logs", "rundir"},
     "models": BASE | {"maths", "logs", "rundir"},

@@ -179,3 +179,18 @@ def test_codes_with_path_characters_find_nothing(tmp_path):
 def test_a_missing_root_says_so(tmp_path):
     with pytest.raises(ConfigError, match="nowhere is not a folder"):
         shards(archive(tmp_path / "nowhere"))
+
+
+def test_a_shard_looks_at_each_folder_and_file_once(tmp_path, monkeypatch):
+    """Its three days lie in the same folders, and calls to a parallel file system are what a search costs."""
+    for code in ("XX.ABC..HHZ", "XX.ABC..HHN", "XX.ABC..BHZ", "XX.DEF..HHZ"):
+        for day in (date(2024, 5, 31), date(2024, 6, 1), date(2024, 6, 2)):
+            touch(sds_path(tmp_path, code, day))
+    listed, looked_at, listdir, lstat = [], [], archives.os.listdir, archives.os.lstat
+    monkeypatch.setattr(archives.os, "listdir", lambda path: listed.append(str(path)) or listdir(path))
+    monkeypatch.setattr(archives.os, "lstat", lambda path, **_: looked_at.append(str(path)) or lstat(path))
+    files = archives.files_for(archive(tmp_path), Shard(date(2024, 6, 1), "XX.ABC.", "HH"), WHOLE_DAY)
+    here = f"{tmp_path}/2024/XX/ABC"
+    assert sorted(listed) == [here, f"{here}/HHN.D", f"{here}/HHZ.D"]
+    inside = [path for path in looked_at if path.startswith(f"{tmp_path}/")]
+    assert len(inside) == len(set(inside)) == 5 + len(files) == 11

@@ -25,6 +25,12 @@ y_km = [-100.0, 100.0]
 """
 
 
+ALSO = """
+[[pick.also]]
+weight = "b/c"
+"""
+
+
 @pytest.fixture
 def path(tmp_path):
     file = tmp_path / "run.toml"
@@ -78,6 +84,18 @@ def test_a_wrong_value_is_named_with_what_is_allowed(path):
         ("2024-05-06T00:00:00Z", "20240506", "write a date and time"),
         ('name = "t"', 'name = "../t"', "run.name"),
         ("[run]", "[run", "not valid TOML"),
+        ("[associate]", ALSO.replace("b/c", "phasenet/original") + "[associate]", "two pickers have the weight"),
+        ("[associate]", ALSO + ALSO.replace("b/c", "b-c") + "[associate]", "two pickers have the weight b-c"),
+        ("[associate]", ALSO + "threshold_p = 2\n[associate]", "pick.also.0.threshold_p"),
+        ("[associate]", ALSO + "overlap_samples = -1\n[associate]", "pick.also.0.overlap_samples"),
+        ("[associate]", ALSO + "treshold = 2\n[associate]", "threshold_p"),
+        ("[associate]", "[[pick.also]]\n[associate]", "pick.also.0.weight: missing"),
+        ("[associate]", "[pick]\nensemble = 'mean'\n[associate]", "of one picker"),
+        (
+            "[associate]",
+            "[pick]\nensemble = 'max'\n" + ALSO + "threshold_s = 0.5\n[associate]",
+            "takes the thresholds of [pick]",
+        ),
     ],
 )
 def test_nonsense_is_refused(path, old, new, named):
@@ -108,6 +126,66 @@ def test_overrides_take_toml_values_and_bare_words(path):
 
 def test_a_weight_file_lies_beside_the_configuration(path):
     assert configs.load(path, ["pick.weight=file:m.pt"]).pick.weight == f"file:{path.parent / 'm.pt'}"
+
+
+SEVERAL = """[pick]
+threshold_p = 0.4
+min_separation_s = 0.5
+blinding_samples = [10, 20]
+[[pick.also]]
+weight = "file:m.pt"
+threshold_s = 0.2
+[[pick.also]]
+weight = "seisbench:GPD/original"
+overlap_samples = 395
+"""
+
+
+def test_further_pickers_have_settings_of_their_own(path, tmp_path):
+    path.write_text(GOOD + SEVERAL)
+    config = configs.load(path)
+    file = f"file:{path.parent / 'm.pt'}"
+    assert config.pick.weights == ("phasenet/original", file, "seisbench:GPD/original")
+    main, second, third = config.pick.pickers
+    assert [(p.threshold_p, p.threshold_s) for p in (main, second, third)] == [(0.4, 0.3), (0.4, 0.2), (0.4, 0.3)]
+    assert [p.blinding_samples for p in (main, second, third)] == [(10, 20), None, None]
+    assert (third.overlap_samples, third.min_separation_s, third.also, third.slug) == (
+        395,
+        0.5,
+        (),
+        "seisbench-GPD-original",
+    )
+    elsewhere = tmp_path / "deep" / "config.toml"
+    elsewhere.parent.mkdir()
+    elsewhere.write_text(configs.dumps(config))
+    assert configs.load(elsewhere) == config
+    assert len(tomllib.loads(elsewhere.read_text())["pick"]["also"]) == 2
+
+
+def test_one_of_several_pickers_alone_is_a_configuration(path):
+    path.write_text(GOOD + SEVERAL)
+    config = configs.load(path)
+    alone = config.of_picker("seisbench:GPD/original")
+    path.write_text(configs.dumps(alone))
+    assert configs.load(path) == alone
+    assert alone.pick.weight == "seisbench:GPD/original"
+    assert config.of_picker("phasenet/original").pick == config.pick.pickers[0]
+    assert len({config.digest, alone.digest, config.of_picker("phasenet/original").digest}) == 3
+    with pytest.raises(ConfigError, match="no picker has the weight 'x'"):
+        config.of_picker("x")
+
+
+def test_one_picker_has_the_digest_it_had_before_there_were_several(path):
+    config = configs.load(path)
+    fixed = configs.parse(tomllib.loads(GOOD), Path("/x/run.toml"))
+    assert fixed.digest == "2d9b2aadc1426293993a1a6ba8141a36adcf8242ff3eced90176a69440ea7488"
+    several = [configs.load(path, ['pick.also=[{weight = "b"}]', *more]) for more in ([], ["pick.ensemble=max"])]
+    assert len({config.digest, *(each.digest for each in several)}) == 3
+
+
+def test_a_run_that_imports_picks_needs_no_weights(path):
+    path.write_text(GOOD.replace('root = "waves"', "") + "[pick]\nsource = 'picks.csv'\n")
+    assert configs.load(path).pick.weights == ()
 
 
 def test_a_missing_file_says_so(tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -18,10 +19,13 @@ from pipeline.formats import stations, tables
 from pipeline.models import weights
 from pipeline.records import Events, Picks
 from pipeline.stages import demo
+from tests.weights_at_hand import need
 
 ROOT = Path(__file__).parents[1]
 MPIEXEC = Path(sys.executable).with_name("mpiexec")
 RESULTS = ("shards.parquet", "picks", "outcomes", "catalogue", "compare", "report")
+NUMBERS, PICKS = RESULTS[:-1], RESULTS[:3]  # the report shows [compute] too
+SPLIT = ("--set", "compute.scorers=1", "--set", "compute.answer_timeout_s=300")
 
 
 def orcolat(*args, ranks=1):
@@ -36,8 +40,8 @@ def call(*args, ranks=1):
     )
 
 
-def snapshot(run_dir):
-    files = [p for name in RESULTS for p in [run_dir / name, *sorted((run_dir / name).rglob("*"))] if p.is_file()]
+def snapshot(run_dir, names=RESULTS):
+    files = [p for name in names for p in [run_dir / name, *sorted((run_dir / name).rglob("*"))] if p.is_file()]
     return {str(path.relative_to(run_dir)): path.read_bytes() for path in files}
 
 
@@ -92,23 +96,74 @@ def test_any_number_of_ranks_gives_the_same_bytes(alone, config, ranks):
     assert snapshot(run_dir) == snapshot(alone[0])
 
 
-def test_killed_in_the_middle_and_resumed_gives_the_same_bytes(alone, config):
-    run_dir = config.parent / "killed"
-    command = orcolat("run", config, "--run-dir", run_dir, ranks=2)
+def test_readers_and_a_scorer_give_the_same_bytes(alone, config, tmp_path):
+    run_dir = config.parent / "split"
+    scratch = "--set", f"compute.scratch={tmp_path}"
+    done = call("run", config, "--run-dir", run_dir, *SPLIT, *scratch, ranks=3)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "rank 0/3 INFO scored 16 waveforms for ranks 1, 2" in done.stderr
+    assert snapshot(run_dir, NUMBERS) == snapshot(alone[0], NUMBERS)
+    assert list(tmp_path.iterdir()) == []
+
+
+def rank_of(process_id, run_dir):
+    """Which rank of the run in ``run_dir`` a process is; None if it is none."""
+    try:
+        folder = Path("/proc", process_id)
+        command, variables = (folder / "cmdline").read_bytes().split(b"\0"), (folder / "environ").read_bytes()
+    except OSError:
+        return None
+    rank = re.search(rb"\0PMI_RANK=(\d+)\0", variables)
+    return int(rank[1]) if rank and b"pipeline" in command and os.fsencode(run_dir) in command else None
+
+
+def ranks_of(run_dir):
+    """The processes of a run, by rank."""
+    found = {path.name: rank_of(path.name, run_dir) for path in Path("/proc").iterdir() if path.name.isdecimal()}
+    return {rank: int(name) for name, rank in found.items() if rank is not None}
+
+
+@pytest.mark.parametrize("victim", [0, 2], ids=["scorer", "reader"])
+def test_one_rank_killed_in_the_middle_ends_all_and_resumed_gives_the_same_bytes(alone, config, victim):
+    run_dir = config.parent / f"killed{victim}"
+    assert main(["plan", str(config), "--run-dir", str(run_dir)]) == 0
+    command = orcolat("pick", run_dir, *SPLIT, ranks=3)
     process = subprocess.Popen(
         command, cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True
     )
     until = time.monotonic() + 120
     while not len(list(run_dir.glob("parts/*/*.parquet"))) >= 3 and time.monotonic() < until:
         time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    assert not (run_dir / "catalogue" / "events.parquet").exists(), "killed too late to mean anything"
-    assert call("status", run_dir).returncode == 3
-    assert call("associate", run_dir).returncode == 3
-    assert call("run", config, "--run-dir", run_dir, ranks=2).returncode == 0
-    assert snapshot(run_dir) == snapshot(alone[0])
-    assert call("status", run_dir).returncode == 0
+    os.kill(ranks_of(run_dir)[victim], signal.SIGKILL)
+    assert process.wait(60) != 0
+    until = time.monotonic() + 20
+    while ranks_of(run_dir) and time.monotonic() < until:
+        time.sleep(0.02)
+    assert ranks_of(run_dir) == {}
+    assert not list(run_dir.glob("outcomes/*.parquet")), "killed too late to mean anything"
+    assert main(["status", str(run_dir)]) == 3
+    assert main(["associate", str(run_dir)]) == 3
+    assert call("pick", run_dir, *SPLIT, ranks=3 - victim // 2).returncode == 0
+    assert snapshot(run_dir, PICKS) == snapshot(alone[0], PICKS)
+
+
+def test_a_further_picker_leaves_a_run_of_its_own(config, tmp_path):
+    """Ten minutes with two pickers in one pass, and with the second alone."""
+    further = need("eqtransformer/original")
+    both, single = tmp_path / "both", tmp_path / "single"
+    short = "--set", "run.end=2024-05-06T20:10:00Z"
+    also = "--set", f'pick.also=[{{weight="{further}"}}]'
+    assert main(["plan", str(config), "--run-dir", str(both), *short, *also]) == 0
+    assert main(["plan", str(config), "--run-dir", str(single), *short, "--set", f"pick.weight={further}"]) == 0
+    assert main(["pick", str(both)]) == main(["pick", str(single)]) == 0
+    own = both / "pickers" / "eqtransformer-original"
+    assert sum(tables.n_rows(path) for path in own.glob("picks/*.parquet")) > 50
+    assert snapshot(own, (*PICKS, "weights.json", "stations.parquet")) == snapshot(
+        single, (*PICKS, "weights.json", "stations.parquet")
+    )
+    for command in ("associate", "compare", "report", "status"):
+        assert main([command, str(own)]) == 0
+    assert main(["status", str(both)]) == 3
 
 
 def test_stages_one_by_one_give_the_same_bytes(alone, config):

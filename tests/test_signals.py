@@ -5,8 +5,10 @@ from itertools import permutations
 
 import numpy as np
 import pytest
+import scipy.signal
+import threadpoolctl
 
-from pipeline.maths import signals, tracks
+from pipeline.maths import resampling, signals, tracks
 from pipeline.maths.tracks import Axis, Findings, Piece
 from pipeline.records import NS
 
@@ -16,7 +18,7 @@ RATES = (200.0, 125.0, 50.0, 20.0, 250.0, 62.5, 40.0)
 def resampled(hz, rate_hz, target_hz=100.0, seconds=40):
     """A sine of amplitude 1 after resampling, its middle half, and the times of the samples."""
     t = np.arange(round(seconds * rate_hz)) / rate_hz
-    out = signals.resample(np.sin(2 * np.pi * hz * t), signals.ratio(rate_hz, target_hz))
+    out = resampling.resample(np.sin(2 * np.pi * hz * t), resampling.ratio(rate_hz, target_hz))
     k = np.arange(len(out))
     middle = (k > len(k) // 4) & (k < 3 * len(k) // 4)
     return k[middle] / target_hz, out[middle]
@@ -60,19 +62,44 @@ def test_upsampling_makes_no_images(rate_hz):
 
 @pytest.mark.parametrize("rate_hz", RATES)
 def test_resampling_of_an_offset_has_no_edges(rate_hz):
-    out = signals.resample(np.full(round(rate_hz * 3), 1e6), signals.ratio(rate_hz, 100.0))
+    out = resampling.resample(np.full(round(rate_hz * 3), 1e6), resampling.ratio(rate_hz, 100.0))
     assert np.abs(out - 1e6).max() < 1e6 * 1e-3
     assert abs(len(out) - 300) <= 100 / rate_hz
 
 
 def test_ratio_takes_rates_that_are_slightly_off_for_what_they_are():
-    assert signals.ratio(99.9999, 100) == signals.ratio(100.0001, 100) == 1
-    assert signals.ratio(125, 100) == Fraction(4, 5)
-    assert signals.ratio(20.00001, 100) == 5
-    assert signals.ratio(99.5, 100) == Fraction(200, 199)
+    assert resampling.ratio(99.9999, 100) == resampling.ratio(100.0001, 100) == 1
+    assert resampling.ratio(125, 100) == Fraction(4, 5)
+    assert resampling.ratio(20.00001, 100) == 5
+    assert resampling.ratio(99.5, 100) == Fraction(200, 199)
     for rate_hz in (0.0, -1.0, 1.0, np.nan, np.inf):
         with pytest.raises(ValueError, match="cannot be resampled"):
-            signals.ratio(rate_hz, 100)
+            resampling.ratio(rate_hz, 100)
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.float64])
+@pytest.mark.parametrize("rate_hz", [*RATES, 99.5, 1000.0, 99.9])
+@pytest.mark.parametrize("n", [2, 10, 60, 3000, 70_000])
+def test_matrices_filter_as_scipy_does(rate_hz, n, dtype):
+    """Also where a signal is shorter than the filter, and where a rate is no simple ratio."""
+    values = np.round(np.random.default_rng(n).normal(1e5, 1000, n)).astype(dtype)
+    factor = resampling.ratio(rate_hz, 100.0)
+    up, down = factor.numerator, factor.denominator
+    taps = resampling.lowpass(up, down)
+    theirs = scipy.signal.resample_poly(values.astype(float), up, down, window=taps, padtype="antireflect")
+    ours = resampling.resample(values, factor)
+    assert len(ours) == (n - 1) * up // down + 1
+    assert np.abs(ours - theirs[: len(ours)]).max() < 1e-9
+
+
+def test_no_number_of_threads_changes_a_resampled_bit():
+    values = np.random.default_rng(6).normal(0, 1000, 200_000)
+    for rate_hz in (200.0, 125.0, 20.0, 99.5):
+        factor, results = resampling.ratio(rate_hz, 100.0), []
+        for threads in (1, 2, 4):
+            with threadpoolctl.threadpool_limits(threads):
+                results.append(resampling.resample(values, factor).tobytes())
+        assert len(set(results)) == 1
 
 
 def test_runs_and_short_ones():
@@ -82,7 +109,8 @@ def test_runs_and_short_ones():
     assert signals.runs(np.zeros(3, np.bool_)).tolist() == []
     assert signals.runs(np.ones(3, np.bool_)).tolist() == [[0, 3]]
     assert signals.runs(np.zeros(0, np.bool_)).tolist() == []
-    signals.drop_short(mask, 3)
+    assert signals.others(signals.runs(mask), 9).tolist() == [[0, 0], [2, 3], [4, 6], [9, 9]]
+    assert signals.drop_short(mask, 3).tolist() == [[6, 9]]
     assert mask.tolist() == [False] * 6 + [True] * 3
 
 
@@ -109,13 +137,53 @@ def test_constant_finds_the_dead_stretch_to_the_sample():
     assert signals.constant(values, have, 50) is None
 
 
+def test_is_constant_looks_at_the_runs_only():
+    values = np.full(30_000, 7, np.int32)
+    values[[100, 20_000]] = 3
+    assert signals.is_constant(values, np.array([[0, 100], [101, 20_000]]))
+    assert not signals.is_constant(values, np.array([[0, 100], [101, 20_001]]))
+    assert not signals.is_constant(values, np.array([[0, 100], [20_000, 20_001]]))
+    assert not signals.is_constant(values, np.empty((0, 2), np.int64))
+
+
+def spikes(values):
+    return signals.spikes(values, signals.extremes(values))
+
+
+def clipped(values):
+    return signals.clipped(values, signals.extremes(values))
+
+
+@pytest.mark.parametrize("n", [1, signals.BLOCK - 1, signals.BLOCK, signals.BLOCK + 1, 5 * signals.BLOCK + 7])
+def test_extremes_are_those_of_each_block(n):
+    values = np.random.default_rng(n).integers(-(2**31), 2**31, n).astype(np.int32)
+    blocks = [values[i : i + signals.BLOCK] for i in range(0, n, signals.BLOCK)]
+    known = signals.extremes(values)
+    assert known.low.tolist() == [b.min() for b in blocks]
+    assert known.high.tolist() == [b.max() for b in blocks]
+
+
+@pytest.mark.parametrize("at", [signals.BLOCK + k for k in (-2, -1, 0, 1, 2)])
+def test_what_lies_across_two_blocks_is_found(at):
+    values = np.random.default_rng(8).integers(-100, 100, 3 * signals.BLOCK).astype(np.int32)
+    values[at] = -(2**31) + 10  # a step that int32 cannot hold
+    values[at + 1000] = 2**31 - 10
+    assert spikes(values).tolist() == [at, at + 1000]
+    flat = np.random.default_rng(9).normal(0, 1, 3 * signals.BLOCK)
+    flat[at - 3 : at + 3] = 50
+    assert clipped(flat) == 6
+    assert clipped(-flat) == 6
+    flat[at] = 49
+    assert clipped(flat) == 0
+
+
 def test_clipped_counts_flat_tops_only():
     t = np.arange(6000) / 100
     signal = 20 * np.sin(2 * np.pi * t) * np.exp(-(((t - 30) / 2) ** 2)) + np.random.default_rng(1).normal(0, 0.1, 6000)
-    assert signals.clipped(signal) == 0
+    assert clipped(signal) == 0
     top = np.clip(signal, -15, 15)
-    assert signals.clipped(top) == (np.abs(top) == 15).sum() > 50
-    assert signals.clipped(np.tile([0.0, 0, 0, 0, 0, 0, 1], 500)) == 0
+    assert clipped(top) == (np.abs(top) == 15).sum() > 50
+    assert clipped(np.tile([0.0, 0, 0, 0, 0, 0, 1], 500)) == 0
 
 
 def test_spikes_are_lone_samples_and_not_arrivals():
@@ -123,13 +191,13 @@ def test_spikes_are_lone_samples_and_not_arrivals():
     rng = np.random.default_rng(2)
     quiet = rng.normal(0, 1, 6000)
     arrival = quiet + 1e4 * np.where(t > 30, np.exp(-(t - 30)) * np.sin(2 * np.pi * 18 * (t - 30)), 0)
-    assert len(signals.spikes(arrival)) == 0
-    assert len(signals.spikes(np.where(t > 30, 1e5, 0) + quiet)) == 0
+    assert len(spikes(arrival)) == 0
+    assert len(spikes(np.where(t > 30, 1e5, 0) + quiet)) == 0
     at = [0, 1, 777, 3000, 5998, 5999]
     spiky = quiet.copy()
     spiky[at] += np.array([1, -1, -1, 1, 1, -1]) * 1e5
-    assert {777, 3000} <= set(signals.spikes(spiky).tolist()) <= set(at)
-    assert signals.spikes(np.round(rng.normal(0, 0.2, 6000))).tolist() == []  # one count is no spike
+    assert {777, 3000} <= set(spikes(spiky).tolist()) <= set(at)
+    assert spikes(np.round(rng.normal(0, 0.2, 6000))).tolist() == []  # one count is no spike
 
 
 # --- merging ------------------------------------------------------------------------------------------------
@@ -183,6 +251,16 @@ def test_a_rate_slightly_off_keeps_true_time_all_day(rate_hz):
     true = np.arange(axis.n) / 100 * rate_hz  # number of the sample at each instant
     worst = np.abs(track.values - true)[track.have].max()
     assert worst < 0.5 + tracks.MAX_DRIFT + 0.01
+
+
+def test_counts_stay_integers_until_a_half_is_needed():
+    data = np.arange(1, 1001, dtype=np.int32)
+    whole = merged([piece(data[:500], 0), piece(data[500:], 500)])
+    assert whole.values.dtype == np.int32
+    torn = merged([piece(data[:500], 0), piece(data[501:], 500.6)])
+    assert torn.values[499:502].tolist() == [500, 501, 502]
+    mixed = merged([piece(data[:500], 0), piece(data[500:] + 0.5, 500)])
+    assert mixed.values[499:501].tolist() == [500, 501.5]
 
 
 def test_large_offsets_cost_no_precision():

@@ -1,7 +1,8 @@
 """Reading shards: one test for each kind of bad input, known pulses at known times, and the real archives."""
 
+import pickle
 import random
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 from pipeline.errors import BadData, NoData
 from pipeline.formats import archive as archives
-from pipeline.formats import mseed, waveforms
+from pipeline.formats import mseed, traces, waveforms
 from pipeline.formats.waveforms import read_shard
 from pipeline.records import NS, Shard
 from tests.synth import (
@@ -105,6 +106,110 @@ def test_records_that_spill_over_midnight_are_found_without_context(tmp_path):
     waveform, _ = read(tmp_path)
     assert (waveform.start_ns, len(waveform)) == (DAY_NS, 5000)
     assert waveform.valid.all()
+
+
+def three_days(root, rate_hz=20.0):
+    """A component of three days in one piece, cut at midnight; returns the files."""
+    n = round(86_400 * rate_hz)
+    data, paths = noise(3 * n, scale=1e4), []
+    for i in range(3):
+        part = trace(data[i * n : (i + 1) * n], (i - 1) * 86_400, rate_hz=rate_hz)
+        paths.append(write(sds_path(root, Z, date(2024, 5, 31) + timedelta(days=i)), part))
+    return paths
+
+
+def read_three_days(root, monkeypatch):
+    """What is read with 600 s of context, and the bytes of each file that were decoded."""
+    decoded, decode = {}, waveforms.traces.read
+
+    def spying(path, raw=b"", **options):
+        decoded[path] = len(raw)
+        return decode(path, raw=raw, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(waveforms.traces, "read", spying)
+        span = (WHOLE_DAY[0] - 10**15, WHOLE_DAY[1] + 10**15)
+        return *read(root, span, context_s=600, rate_hz=20.0), decoded
+
+
+def test_of_a_neighbouring_day_only_the_near_end_is_read(tmp_path, monkeypatch):
+    paths = three_days(tmp_path)
+    near, notes, decoded = read_three_days(tmp_path, monkeypatch)
+    assert [decoded[path] for path in paths] == [waveforms.EDGE, paths[1].stat().st_size, waveforms.EDGE]
+    assert paths[0].stat().st_size / 10 > waveforms.EDGE
+    monkeypatch.setattr(waveforms, "EDGE", 1 << 40)
+    whole, same_notes, decoded = read_three_days(tmp_path, monkeypatch)
+    assert [decoded[path] for path in paths] == [path.stat().st_size for path in paths]
+    assert near.samples.tobytes() == whole.samples.tobytes()
+    assert (near.start_ns, len(near), notes) == (whole.start_ns, len(whole), same_notes)
+    assert (near.start_ns, len(near)) == (DAY_NS - 600 * NS, 87_600 * 20)
+    assert near.valid.all()
+
+
+def far(records, near_end):
+    """The 20 records at midnight lie at the far end of the file."""
+    return [*records[-20:], *records[:-20]] if near_end == -1 else [*records[20:], *records[:20]]
+
+
+def filled_in(records, near_end):
+    """One record that telemetry brought late lies at the far end of the file."""
+    k = len(records) - 3 if near_end == -1 else 2
+    rest = [*records[:k], *records[k + 1 :]]
+    return [records[k], *rest] if near_end == -1 else [*rest, records[k]]
+
+
+def of_another_channel(records, near_end):
+    """One record in good order is of another channel."""
+    k = len(records) - 3 if near_end == -1 else 2
+    return [*records[:k], records[k][:15] + b"HHN" + records[k][18:], *records[k + 1 :]]
+
+
+def cut_off(records, near_end):
+    """The last record is cut off: there is no telling where in the file a record begins."""
+    return [*records[:-1], records[-1][:-96]]
+
+
+@pytest.mark.parametrize("spoil", [far, filled_in, of_another_channel, cut_off])
+def test_the_whole_of_a_neighbouring_day_is_read_where_its_end_does_not_tell_all(tmp_path, monkeypatch, spoil):
+    paths = three_days(tmp_path)
+    for path, near_end in ((paths[0], -1), (paths[2], 0)):
+        raw = path.read_bytes()
+        path.write_bytes(b"".join(spoil([raw[i : i + 4096] for i in range(0, len(raw), 4096)], near_end)))
+    ours, notes, decoded = read_three_days(tmp_path, monkeypatch)
+    assert decoded[paths[0]] == paths[0].stat().st_size
+    assert decoded[paths[2]] == (waveforms.EDGE if spoil is cut_off else paths[2].stat().st_size)
+    monkeypatch.setattr(waveforms, "EDGE", 1 << 40)
+    whole, same_notes, _ = read_three_days(tmp_path, monkeypatch)
+    assert ours.samples.tobytes() == whole.samples.tobytes()
+    assert ours.start_ns == whole.start_ns
+    assert set(notes) <= set(same_notes)
+
+
+def test_channels_that_follow_one_another_in_a_neighbouring_days_file_are_all_read(tmp_path):
+    data = {c: noise(3 * 86_400, i, scale=1e5) for i, c in enumerate("ZNE")}
+    for i in range(3):
+        parts = [
+            trace(d[i * 86_400 : (i + 1) * 86_400], (i - 1) * 86_400, Z[:-1] + c, rate_hz=1.0) for c, d in data.items()
+        ]
+        assert write(tmp_path / f"{2024152 + i}.XX.ABC", *parts).stat().st_size > waveforms.EDGE
+    ar = archive(tmp_path, layout="{year}{julday:03}.{network}.{station}")
+    span = (WHOLE_DAY[0] - 10**15, WHOLE_DAY[1] + 10**15)
+    waveform, notes = read_shard(ar, shard(), 600, 1.0, span)
+    assert (waveform.start_ns, len(waveform), notes) == (DAY_NS - 600 * NS, 87_600, ())
+    for row, c in zip(waveform.samples, "ZNE", strict=True):
+        expected = data[c][86_400 - 600 : 2 * 86_400 + 600]
+        assert np.allclose(row, expected - expected.mean(), rtol=1e-6)
+
+
+def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
+    station(tmp_path, seconds=20, components="Z")
+
+    def refuse(self, *args, **options):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(BadData, match=r"HHZ.D.2024.153: cannot be read .*Permission denied"):
+        read(tmp_path)
 
 
 def test_the_span_of_the_run_cuts_the_day_but_not_its_context(tmp_path):
@@ -608,3 +713,23 @@ def test_a_whole_day_with_records_that_overlap_and_jitter():
     for row, letter in enumerate("ZNE"):
         expected = obspy_row(ar.root, f"*HH{letter}.D.*", waveform.start_ns, len(waveform))
         assert np.allclose(waveform.samples[row], expected - expected.mean(), rtol=1e-6, atol=0.1)
+
+
+class Trap:
+    """What a pickle can do: anything."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def test_a_pickle_in_the_archive_is_never_unpickled(tmp_path):
+    raw = pickle.dumps(Trap(tmp_path / "sprung"))
+    for content in (raw, pickle.dumps(("obspy.core.stream", Trap(tmp_path / "sprung")))):
+        (tmp_path / "file").write_bytes(content)
+        for given in (b"", content):
+            with pytest.raises(BadData, match="cannot read it"):
+                traces.read(tmp_path / "file", given)
+    assert not (tmp_path / "sprung").exists()

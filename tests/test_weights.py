@@ -9,8 +9,10 @@ import pytest
 import seisbench.models as sbm
 import torch
 
+from pipeline.config import Pick
 from pipeline.errors import ConfigError
 from pipeline.models import conversion, originals, tf_bundle, weights
+from pipeline.models.picker import Picker
 from tests.weights_at_hand import need
 
 NAMES = tuple(originals.ORIGINALS)
@@ -383,6 +385,30 @@ def test_a_file_that_seisbench_saved(tmp_path):
     model.save(tmp_path / "phasenet" / "mine", version_str="3")
     loaded = weights.load(f"file:{tmp_path}/phasenet/mine.pt.v3")  # SeisBench's JSON has no class: its folder says it
     assert (loaded.component_order, list(loaded.labels)) == ("ENZ", list("PSN"))
+
+
+MAKE = {  # model_args that differ from the defaults, as a JSON file holds them
+    "VariableLengthPhaseNet": {"in_samples": 1000, "norm_axis": [-1, -2], "output_activation": "sigmoid"},
+    "BasicPhaseAE": {"sampling_rate": 50},
+    "GPD": {"phases": ["P", "S", "N"], "pred_sample": 150, "filter_args": ["highpass"], "filter_kwargs": {"freq": 2}},
+    "Skynet": {"norm": "std"},
+    "EQTP": {"in_samples": 6000},
+}
+
+
+@pytest.mark.parametrize("name", weights.CLASSES)
+def test_every_class_is_loaded_from_a_local_file(tmp_path, name):
+    torch.manual_seed(3)
+    arguments = MAKE.get(name, {"phases": "SP"} if "Transformer" in name else {"phases": "PSN"})
+    model = getattr(sbm, name)(**arguments)
+    torch.save(model.state_dict(), tmp_path / "mine.pt")
+    about = {"class": name, "model_args": arguments, "default_args": {"stride": 5}}
+    (tmp_path / "mine.json").write_text(json.dumps(about))
+    loaded = weights.load(f"file:{tmp_path}/mine.pt")
+    assert (type(loaded), loaded.default_args["stride"]) == (type(model), 5)
+    assert (loaded.in_samples, list(loaded.labels)) == (model.in_samples, list(model.labels))
+    assert all(torch.equal(value, loaded.state_dict()[key]) for key, value in model.state_dict().items())
+    Picker.from_model(loaded, Pick())
 
 
 def test_a_local_file_that_cannot_be_used_is_explained(tmp_path):

@@ -144,3 +144,12 @@ def test_negative_answers_survive_the_maximum():
     blender = Blender(1, 2, "max")
     blender.add(0, 2, np.array([[-2.0, -3.0]], np.float32))
     assert blender.result().tolist() == [[-2.0, -3.0]]
+
+
+@pytest.mark.parametrize("n", [101, 130, 500, 507, 1000])
+def test_with_a_grid_every_window_of_a_piece_starts_on_it(n):
+    (ours,) = plan(np.ones(n, bool), L, L - 40, grid=8).groups
+    (flush,) = plan(np.ones(n, bool), L, L - 40).groups
+    assert (ours[:, 0] % 8 == 0).all()
+    assert len(ours) == len(flush) or ours[-1].sum() + 8 > n - 40
+    assert n - 8 < ours[-1].sum() <= n

@@ -3,29 +3,44 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from heapq import heapreplace
 from typing import Any, Protocol, TypeVar
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 LAUNCHERS = ("PMI_SIZE", "PMIX_RANK", "OMPI_COMM_WORLD_SIZE", "MPI_LOCALNRANKS")
+NAP_S = (2e-5, 2e-3)  # between two looks for a message: the first, the longest
 
 
 class World(Protocol):
     rank: int
     size: int
+    node: tuple[int, ...]  # ranks that share this rank's memory, ascending, itself among them
 
     def bcast(self, value: T) -> T: ...
     def gather(self, value: Any) -> list[Any] | None: ...
     def abort(self, code: int) -> None: ...
+
+    def send(self, value: Any, to: int) -> None:
+        """A letter to one rank."""
+
+    def recv(self, source: int | None = None, timeout_s: float = math.inf) -> tuple[Any, int]:
+        """The next letter and who sent it; ``source`` None: from anyone. Raises TimeoutError.
+
+        Waiting costs no processor time to speak of.
+        """
 
 
 class Alone:
     """A world of one: laptop, debugger, reference for every other world."""
 
     rank, size = 0, 1
+    node: tuple[int, ...] = (0,)
 
     def bcast(self, value: T) -> T:
         return value
@@ -36,6 +51,12 @@ class Alone:
     def abort(self, code: int) -> None:
         """Nobody else to stop; the exception itself is enough."""
 
+    def send(self, value: Any, to: int) -> None:
+        raise ValueError(f"a world of one has no rank {to} to write to")
+
+    def recv(self, source: int | None = None, timeout_s: float = math.inf) -> tuple[Any, int]:
+        raise ValueError("nobody writes in a world of one")
+
 
 class Mpi:
     def __init__(self) -> None:
@@ -43,6 +64,9 @@ class Mpi:
 
         self._comm = MPI.COMM_WORLD
         self.rank, self.size = self._comm.Get_rank(), self._comm.Get_size()
+        node = self._comm.Split_type(MPI.COMM_TYPE_SHARED)
+        self.node: tuple[int, ...] = tuple(sorted(node.allgather(self.rank)))
+        node.Free()
 
     def bcast(self, value: T) -> T:
         received: T = self._comm.bcast(value, root=0)
@@ -50,6 +74,21 @@ class Mpi:
 
     def gather(self, value: Any) -> list[Any] | None:
         return self._comm.gather(value, root=0)
+
+    def send(self, value: Any, to: int) -> None:
+        self._comm.send(value, dest=to)
+
+    def recv(self, source: int | None = None, timeout_s: float = math.inf) -> tuple[Any, int]:
+        """Looks and naps: a rank that blocks inside MPI keeps its core busy, and cannot give up."""
+        from mpi4py import MPI
+
+        status, until, nap_s = MPI.Status(), time.monotonic() + timeout_s, NAP_S[0]
+        while (letter := self._comm.improbe(MPI.ANY_SOURCE if source is None else source, status=status)) is None:
+            if time.monotonic() > until:
+                raise TimeoutError(f"rank {self.rank}: no letter from rank {source} within {timeout_s:g} s")
+            time.sleep(nap_s)
+            nap_s = min(2 * nap_s, NAP_S[1])
+        return letter.recv(), status.Get_source()
 
     def abort(self, code: int) -> None:
         """End all ranks. Under some launchers MPI_Abort returns to its caller: leave anyway."""
@@ -85,9 +124,9 @@ def share(items: Sequence[T], cost: Callable[[T], float], size: int) -> list[lis
     Deterministic in ``items``: ranks that hold the same list need send nothing.
     """
     hands: list[list[T]] = [[] for _ in range(size)]
-    load = [0.0] * size
+    loads = [(0.0, rank) for rank in range(size)]  # a heap: the least loaded first
     for item in sorted(items, key=cost, reverse=True):
-        poorest = min(range(size), key=lambda r: (load[r], r))
+        load, poorest = loads[0]
         hands[poorest].append(item)
-        load[poorest] += cost(item)
+        heapreplace(loads, (load + cost(item), poorest))
     return hands

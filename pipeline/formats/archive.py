@@ -14,6 +14,7 @@ import string
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import date, timedelta
+from functools import lru_cache, partial
 from pathlib import Path
 
 from pipeline.config import Archive
@@ -65,7 +66,7 @@ def find_shards(archive: Archive, wanted: Callable[[str], bool], span_ns: tuple[
     """
     days = _days(span_ns)
     sizes: dict[tuple[date, str], dict[tuple[str, str], int]] = {}
-    for file in _search(archive, {}, days, wanted):
+    for file in _search(archive, {}, [days], wanted):
         shares = _channels(file, archive.bands)
         for station, location, band in sorted(shares):
             if band in archive.bands and wanted(station):
@@ -91,10 +92,10 @@ def files_for(archive: Archive, shard: Shard, span_ns: tuple[int, int]) -> list[
         raise BadData(f"{shard.id}: the codes of a channel are letters and digits")
     known = {"network": network, "station": station, "band": shard.band}
     found: dict[Path, DataFile] = {}
-    for day in _days((span_ns[0] - SPILL_NS, span_ns[1] + SPILL_NS)):
-        for file in _search(archive, known, [day], lambda name: name == f"{network}.{station}"):
-            if _plain(file.codes.get("location", location)) == location and file.band in ("", shard.band):
-                found[file.path] = file
+    days = [[day] for day in _days((span_ns[0] - SPILL_NS, span_ns[1] + SPILL_NS))]  # one by one: dates are literal
+    for file in _search(archive, known, days, lambda name: name == f"{network}.{station}"):
+        if _plain(file.codes.get("location", location)) == location and file.band in ("", shard.band):
+            found[file.path] = file
     return [found[path] for path in sorted(found)]
 
 
@@ -147,8 +148,9 @@ def _headers(path: Path) -> list[tuple[str, str, str, str]]:
 
 
 def _search(
-    archive: Archive, known: dict[str, str], days: list[date], wanted: Callable[[str], bool]
+    archive: Archive, known: dict[str, str], groups: list[list[date]], wanted: Callable[[str], bool]
 ) -> Iterator[DataFile]:
+    """Files of each group of days in turn; what several groups need to see of the archive is looked at once."""
     if archive.root is None or not archive.root.is_dir():
         raise ConfigError(f"archive.root {archive.root} is not a folder: correct the path, or mount the archive")
 
@@ -157,19 +159,23 @@ def _search(
         both = "network" in codes and "station" in codes
         return (not band or band in archive.bands) and (not both or wanted(f"{codes['network']}.{codes['station']}"))
 
-    walk = _Walk(archive.root.resolve(), accept)
+    root = archive.root.resolve()
+    memory = lru_cache(maxsize=64)  # enough for the folders of a station, bounded for an archive of a million files
+    walk = _Walk(accept, memory(_listed), memory(partial(_status, root)))
     layout = SDS if archive.layout == "sds" else archive.layout
     told = {name for _, name, _, _ in string.Formatter().parse(layout)}
-    for path, size, codes, left in walk.files(str(archive.root), Path(layout).parts, known, days):
-        yield DataFile(Path(path), size, tuple(left), {k: v for k, v in codes.items() if k in told})
+    for days in groups:
+        for path, size, codes, left in walk.files(str(archive.root), Path(layout).parts, known, days):
+            yield DataFile(Path(path), size, tuple(left), {k: v for k, v in codes.items() if k in told})
 
 
 @dataclass(frozen=True, slots=True)
 class _Walk:
     """Descends a path template, one folder level a template part, into matching folders only."""
 
-    root: Path  # resolved
     accept: Callable[[dict[str, str]], bool]
+    listed: Callable[[str], list[str]]
+    status: Callable[[str], os.stat_result | None]
 
     def files(
         self, folder: str, parts: tuple[str, ...], codes: dict[str, str], days: list[date]
@@ -177,7 +183,7 @@ class _Walk:
         """(path, bytes, codes, days) of each file."""
         for name, found, left in self._matching(folder, parts[0], codes, days):
             path = os.path.join(folder, name)  # noqa: PTH118 (a million of these)
-            info = self._stat(path)
+            info = self.status(path)
             if info is None:
                 continue
             if len(parts) > 1 and stat.S_ISDIR(info.st_mode):
@@ -194,7 +200,7 @@ class _Walk:
         by_date: dict[tuple[int, ...], list[date]] = {}
         for day in days:
             by_date.setdefault(tuple(DATE_FIELDS[k][1](day) for k in dated), []).append(day)
-        for name in _names(folder, pattern.pattern):
+        for name in self._names(folder, pattern.pattern):
             match = pattern.fullmatch(name)
             if match is not None:
                 groups = match.groupdict()
@@ -203,25 +209,28 @@ class _Walk:
                 if left and self.accept(found):
                     yield name, found, left
 
-    def _stat(self, path: str) -> os.stat_result | None:
-        """What lies at ``path``; None if nothing does, or a link that leads out of the archive."""
-        try:
-            info = os.lstat(path)
-            if not stat.S_ISLNK(info.st_mode):
-                return info
-            if not Path(path).resolve().is_relative_to(self.root):
-                log.warning("%s: a link that leads out of the archive; ignored", path)
-                return None
-            return Path(path).stat()
-        except (FileNotFoundError, NotADirectoryError):
+    def _names(self, folder: str, pattern: str) -> list[str]:
+        """Names in ``folder`` that may match, sorted; a pattern without freedom is not worth a listing."""
+        plain = re.sub(r"\\(.)", r"\1", pattern)
+        return [plain] if re.escape(plain) == pattern else self.listed(folder)
+
+
+def _status(root: Path, path: str) -> os.stat_result | None:
+    """What lies at ``path``; None if nothing does, or a link that leads out of the archive."""
+    try:
+        info = os.lstat(path)
+        if not stat.S_ISLNK(info.st_mode):
+            return info
+        if not Path(path).resolve().is_relative_to(root):
+            log.warning("%s: a link that leads out of the archive; ignored", path)
             return None
+        return Path(path).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
 
 
-def _names(folder: str, pattern: str) -> list[str]:
-    """Names in ``folder`` that may match, sorted; a pattern without freedom is not worth a listing."""
-    plain = re.sub(r"\\(.)", r"\1", pattern)
-    if re.escape(plain) == pattern:
-        return [plain]
+def _listed(folder: str) -> list[str]:
+    """Names in ``folder``, sorted."""
     try:
         return sorted(name for name in os.listdir(folder) if not name.startswith("."))  # noqa: PTH208
     except (FileNotFoundError, NotADirectoryError):

@@ -31,6 +31,29 @@ HEADER = [  # SEED 2.4 manual, chapter 8: fixed section of the data header, 48 b
     ("samples", ">u2"),
     ("others", "S16"),
 ]
+HEADER_BYTES = 48
+
+
+def is_data(raw: bytes) -> bool:
+    """Does ``raw`` begin with a data record? ObsPy then reads it as miniSEED, whatever its name."""
+    return raw[:6].isdigit() and raw[6:7] in (b"D", b"R", b"Q", b"M")
+
+
+def covers(raw: bytes, first_ns: int, stop_ns: int) -> bool:
+    """Are these records of one channel that follow each other without a gap from ``first_ns`` to ``stop_ns``?
+
+    False where it cannot be told. Other records of the file can then only repeat or contradict what is here.
+    """
+    records = _records(raw)[1]
+    records = records[records["samples"] > 0]
+    if len(records) < 2 or (records["channel"] != records["channel"][0]).any():
+        return False
+    start_ns, count = _start_ns(records), records["samples"].astype(np.float64)
+    steps_ns = np.diff(start_ns)
+    delta_ns = float(np.median(steps_ns / count[:-1]))
+    joined = bool((np.abs(steps_ns - count[:-1] * delta_ns) < 0.5 * delta_ns).all())
+    stop = int(start_ns[-1]) + count[-1] * delta_ns
+    return joined and int(start_ns[0]) < first_ns + delta_ns and stop > stop_ns - delta_ns
 
 
 def cuts(raw: bytes, rate_hz: float) -> list[int]:

@@ -8,12 +8,16 @@ import warnings
 from pathlib import Path
 
 import obspy
+from obspy.core.util.base import ENTRY_POINTS
 
 from pipeline.errors import BadData
 
+# To find out whether a file is a pickled stream, ObsPy unpickles it: a file in an archive could run anything.
+ENTRY_POINTS["waveform"].pop("PICKLE", None)
+
 
 def read(path: Path, raw: bytes = b"", **options: object) -> tuple[obspy.Stream, list[str]]:
-    """Traces of ``path``, or of ``raw``, which is a part of it, and the warnings. Raises BadData."""
+    """Traces of ``path``, or of ``raw``, which is all or a part of it, and the warnings. Raises BadData."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:

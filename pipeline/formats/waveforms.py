@@ -6,6 +6,7 @@ What is decided here, and why, is in docs/decisions/004-merging-and-resampling.m
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import date
 
 import numpy as np
 import obspy
@@ -19,6 +20,7 @@ from pipeline.maths.tracks import Axis, Findings, Piece, fill_row, window_axis
 from pipeline.records import NS, Bool, Float32, Shard, Waveform
 
 MARGIN_NS = 2 * NS  # read beyond the window, so that rounding and filters see no edge there
+EDGE = 1 << 18  # bytes of a neighbouring day's file, a multiple of any record length; half an hour at 100 Hz
 MAX_REMARKS = 5  # of ObsPy, a file
 Channels = dict[str, list[Piece]]  # pieces by channel code
 
@@ -49,12 +51,14 @@ def read_shard(
     samples, have, more = _assemble(channels, axis, archive.min_segment_s)
     notes += more
     valid = have.all(axis=0) if archive.missing_components == "skip" else have.any(axis=0)
-    signals.drop_short(valid, _samples(archive.min_segment_s, rate_hz))
+    stretches = signals.drop_short(valid, _samples(archive.min_segment_s, rate_hz))
     inside = slice(max(0, axis.index(core[0])), max(0, axis.index(core[1])))
     reason = _unusable(have, valid[inside], archive.missing_components == "skip")
     if reason:
         raise NoData("; ".join([reason, *notes]))
-    wave = _trimmed(samples, have, valid, axis)
+    for start, stop in signals.others(stretches, axis.n):
+        samples[:, start:stop] = 0
+    wave = _trimmed(samples, have, valid, axis, (int(stretches[0, 0]), int(stretches[-1, 1])))
     lost = [row for row, there in zip("ZNE", wave.components, strict=True) if not there]
     if lost:
         notes.append(f"no usable data of component {' and '.join(lost)}: zeros instead")
@@ -67,13 +71,15 @@ def _samples(duration_s: float, rate_hz: float) -> int:
 
 def _assemble(channels: Channels, axis: Axis, min_segment_s: float) -> tuple[Float32, Bool, list[str]]:
     """Samples float32 (3, n), where each component has data, bool (3, n), and notes."""
-    samples, have = np.zeros((3, axis.n), np.float32), np.zeros((3, axis.n), np.bool_)
+    samples, have = np.empty((3, axis.n), np.float32), np.empty((3, axis.n), np.bool_)
     findings = Findings()
     rows, notes = component_rows(sorted(channels))
     for row, names in enumerate(rows):
-        if names:
-            pieces = {name: channels[name] for name in names}
+        pieces = {name: channels.pop(name) for name in names}  # a component's memory is free once it is laid
+        if pieces:
             have[row] = fill_row(samples[row], axis, pieces, _samples(min_segment_s, axis.rate_hz), findings)
+        else:
+            samples[row], have[row] = 0, False
     return samples, have, notes + findings.sentences()
 
 
@@ -102,12 +108,10 @@ def _unusable(have: Bool, valid_inside: Bool, all_three: bool) -> str:
     return ""
 
 
-def _trimmed(samples: Float32, have: Bool, valid: Bool, axis: Axis) -> Waveform:
-    """From the first to the last valid sample, 0 where not valid."""
-    first, stop = int(valid.argmax()), axis.n - int(valid[::-1].argmax())
+def _trimmed(samples: Float32, have: Bool, valid: Bool, axis: Axis, within: tuple[int, int]) -> Waveform:
+    """What lies ``within`` first (inclusive) and stop (exclusive)."""
+    first, stop = within
     z, n, e = (bool(row[first:stop].any()) for row in have)
-    if not valid.all():
-        samples[:, ~valid] = 0
     return Waveform(samples[:, first:stop], valid[first:stop], axis.time_ns(first), axis.rate_hz, (z, n, e))
 
 
@@ -117,7 +121,7 @@ def _load(files: Sequence[DataFile], shard: Shard, window: tuple[int, int]) -> t
     notes, strangers = list[str](), set[str]()
     for file in files:
         try:
-            found, remarks = _read_file(file, window)
+            found, remarks = _read_file(file, shard.day, window)
         except BadData as e:
             if shard.day in file.days:
                 raise
@@ -154,21 +158,57 @@ def _belongs(trace: obspy.Trace, file: DataFile, shard: Shard) -> bool | None:
     return channel[:2] == shard.band and place == location
 
 
-def _read_file(file: DataFile, window: tuple[int, int]) -> tuple[list[obspy.Trace], list[str]]:
-    """Traces of one file within the window, and ObsPy's remarks. Raises BadData."""
+def _bytes(file: DataFile, day: date, window: tuple[int, int]) -> bytes:
+    """Of a miniSEED file all or, of a neighbouring day's, the end that faces ``day`` if that holds all of the window.
+
+    b"" for other formats, which are ObsPy's to find out, from the path. Raises BadData.
+    """
+    try:
+        with file.path.open("rb", buffering=0) as f:
+            if not mseed.is_data(f.read(mseed.HEADER_BYTES)):
+                return b""
+            edge = _edge(file, day, window)
+            if edge:
+                f.seek(edge[0])
+                raw = f.read(EDGE)
+                if mseed.covers(raw, edge[1], edge[2]):
+                    return raw
+            f.seek(0)
+            return f.read()
+    except OSError as e:
+        raise BadData(f"{file.path}: cannot be read ({e}); look at its permissions and at the disk") from e
+
+
+def _edge(file: DataFile, day: date, window: tuple[int, int]) -> tuple[int, int, int] | None:
+    """Offset of that end of a neighbouring day's file, and from when to when it must have data; None for others."""
+    start, stop = Shard(day, "", "").span_ns
+    if file.size <= EDGE or not {"channel", "location"} <= file.codes.keys():
+        return None  # small, or of several channels, which may follow one another
+    if max(file.days) < day:
+        return file.size - EDGE, min(window[0] - MARGIN_NS, start), start
+    if min(file.days) > day:
+        return 0, stop, max(window[1] + MARGIN_NS, stop)
+    return None
+
+
+def _read_file(file: DataFile, day: date, window: tuple[int, int]) -> tuple[list[obspy.Trace], list[str]]:
+    """Traces of one file within the window around ``day``, and ObsPy's remarks. Raises BadData."""
     if file.size == 0:
         return [], [f"{file.path}: empty (0 bytes)"]
     start, stop = (obspy.UTCDateTime(ns=t) for t in (window[0] - MARGIN_NS, window[1] + MARGIN_NS))
-    stream, remarks = traces.read(file.path, starttime=start, endtime=stop)
+    raw = _bytes(file, day, window)
+    form = "MSEED" if raw else None
+    stream, remarks = traces.read(file.path, raw=raw, format=form, starttime=start, endtime=stop)
     if remarks and not stream and not traces.read(file.path, headonly=True)[0]:
         raise BadData(f"{file.path}: nothing in it can be read ({remarks[0]}); repair or remove the file")
     if stream and stream[0].stats.get("_format") == "MSEED":
-        raw = file.path.read_bytes()
+        raw = raw or file.path.read_bytes()
         offsets = mseed.cuts(raw, stream[0].stats.sampling_rate)
         if offsets:
             remarks.append(f"its clock drifts against its sampling rate; cut into {len(offsets) + 1} parts")
             pieces = (
-                traces.read(file.path, part, starttime=start, endtime=stop)[0] for part in mseed.parts(raw, offsets)
+                traces.read(file.path, raw=part, format=form, starttime=start, endtime=stop)[0]
+                for part in mseed.parts(raw, offsets)
             )
             stream = [trace for piece in pieces for trace in piece]
     return list(stream), [f"{file.path}: {remark}" for remark in remarks[:MAX_REMARKS]]

@@ -7,7 +7,7 @@ What is decided here, and why, is in docs/decisions/004-merging-and-resampling.m
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from fractions import Fraction
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.maths import signals
+from pipeline.maths import resampling, signals
 from pipeline.records import NS, Bool, Float, Float32
 
 HEADER_PRECISION = 2e-7  # relative; rates in headers are single precision
@@ -56,10 +56,13 @@ class Axis:
 
 @dataclass(frozen=True, slots=True)
 class Track:
-    """One channel on an axis of n samples: ``values`` float64 (n,), and bool (n,) of each kind of sample."""
+    """One channel on an axis of n samples: ``values`` (n,), and bool (n,) of each kind of sample.
+
+    Counts stay int32, which halves the traffic of memory; all else is float64.
+    """
 
     axis: Axis
-    values: Float
+    values: NDArray[Any]
     have: Bool  # a value means something
     clash: Bool  # pieces contradict each other
     bad: Bool  # no number, or a fill value
@@ -97,40 +100,45 @@ def window_axis(pieces: Sequence[Piece], rate_hz: float, window_ns: tuple[int, i
 def fill_row(
     samples: Float32, axis: Axis, channels: dict[str, list[Piece]], min_samples: int, findings: Findings
 ) -> Bool:
-    """Fill one component's ``samples`` float32 (n,), zeros at first; returns where there are data, bool (n,).
+    """Fill one component's ``samples`` float32 (n,); returns where there are data, bool (n,).
 
     ``channels`` holds the pieces by channel code, the preferred channel first; what is laid down first
     stays, and of one channel the higher native rate is. Stretches shorter than ``min_samples`` are left
     out; the mean of each stretch is removed in float64, before the cast, so that no offset costs precision.
     """
     values, have = _row(axis, channels, findings)
-    if signals.is_constant(values, have):
+    if signals.is_constant(values, signals.runs(have)):
         what = "samples of one value: dead channel, left out"
         findings.add(next(iter(channels)), what, int(have.sum()), axis.time_ns(int(have.argmax())))
         have[:] = False
-    signals.drop_short(have, min_samples)
-    for start, stop in signals.runs(have):
+    stretches = signals.drop_short(have, min_samples)
+    for start, stop in signals.others(stretches, axis.n):
+        samples[start:stop] = 0
+    for start, stop in stretches:
         stretch = values[start:stop]
-        np.subtract(stretch, stretch.mean(), out=samples[start:stop], casting="same_kind")
+        mean = stretch.mean() if stretch.dtype == np.float64 else int(stretch.sum(dtype=np.int64)) / len(stretch)
+        np.subtract(stretch, mean, out=samples[start:stop], dtype=np.float64, casting="same_kind")
     return have
 
 
-def _row(axis: Axis, channels: dict[str, list[Piece]], findings: Findings) -> tuple[Float, Bool]:
-    """Cleaned values float64 (n,) of one component and where there are any, bool (n,)."""
-    row: tuple[Float, Bool] | None = None
-    for name, pieces in channels.items():
-        for factor, group in _by_rate(name, pieces, axis.rate_hz, findings):
-            native_hz = axis.rate_hz / float(factor)
-            parts = [(group, axis)] if factor == 1 else [(c, _own_axis(c, native_hz)) for c in clusters(group)]
-            for part, own in parts:
-                track = merge(part, own)
-                clean(name, track, findings)
-                if row is None and own is axis:
-                    row = track.values, track.have
-                else:
-                    row = row or (np.zeros(axis.n), np.zeros(axis.n, np.bool_))
-                    _place(axis, *row, track, factor)
-    return row or (np.zeros(axis.n), np.zeros(axis.n, np.bool_))
+def _row(axis: Axis, channels: dict[str, list[Piece]], findings: Findings) -> tuple[NDArray[Any], Bool]:
+    """Cleaned values (n,) of one component, and where there are any, bool (n,)."""
+    parts = [
+        (name, factor, group)
+        for name, pieces in channels.items()
+        for factor, group in _by_rate(name, pieces, axis.rate_hz, findings)
+    ]
+    if len(parts) == 1 and parts[0][1] == 1:
+        name, _, group = parts[0]
+        track = clean(name, merge(group, axis), findings)
+        return track.values, track.have
+    values, have = signals.blank(axis.n, np.float64), signals.blank(axis.n, np.bool_)
+    for name, factor, group in parts:
+        native_hz = axis.rate_hz / float(factor)
+        for cluster in [group] if factor == 1 else clusters(group):
+            own = axis if factor == 1 else _own_axis(cluster, native_hz)
+            _place(axis, values, have, clean(name, merge(cluster, own), findings), factor)
+    return values, have
 
 
 def _own_axis(cluster: Sequence[Piece], rate_hz: float) -> Axis:
@@ -148,7 +156,7 @@ def _by_rate(
     groups: dict[Fraction, list[Piece]] = {}
     for piece in pieces:
         try:
-            groups.setdefault(signals.ratio(piece.rate_hz, rate_hz), []).append(piece)
+            groups.setdefault(resampling.ratio(piece.rate_hz, rate_hz), []).append(piece)
         except ValueError as e:
             findings.add(name, f"samples left out: {e}", len(piece.data), piece.start_ns)
     if len(groups) > 1:
@@ -158,27 +166,47 @@ def _by_rate(
     return sorted(groups.items())
 
 
-def clean(name: str, track: Track, findings: Findings) -> None:
-    """Take out of ``track``, in place, what is no ground motion, and record all that was found."""
-    values, have, axis = track.values, track.have, track.axis
+def clean(name: str, track: Track, findings: Findings) -> Track:
+    """``track`` without what is no ground motion; all that was found is recorded."""
     findings.add_mask(name, "samples contradict each other where data overlap: left out", track.clash, track)
-    findings.add_mask(name, "samples are no numbers or fill values: left out", track.bad & ~have, track)
-    for i in signals.spikes(values):
-        if have[max(0, i - signals.SPIKE_CALM) : i + signals.SPIKE_CALM + 1].all():
-            values[i] = (values[i - 1] + values[i + 1]) / 2
-            findings.add(name, "single-sample spikes replaced by the mean of their neighbours", 1, axis.time_ns(int(i)))
-    dead = signals.constant(values, have, round(DEAD_S * axis.rate_hz))
+    if track.bad.any():
+        findings.add_mask(name, "samples are no numbers or fill values: left out", track.bad & ~track.have, track)
+    known = signals.extremes(track.values)
+    lone = [i for i in signals.spikes(track.values, known).tolist() if _calm(track.have, i)]
+    if lone:
+        what = "single-sample spikes replaced by the mean of their neighbours"
+        findings.add(name, what, len(lone), track.axis.time_ns(lone[0]))
+        track = replace(track, values=_bridged(track.values, lone))
+        known = signals.extremes(track.values)
+    values, have = track.values, track.have
+    dead = signals.constant(values, have, round(DEAD_S * track.axis.rate_hz))
     if dead is not None:
         findings.add_mask(name, f"samples of one value for {DEAD_S:g} s or more: dead, left out", dead, track)
         have &= ~dead
-    flat = signals.clipped(values if have.all() else values[have])
-    findings.add(name, "samples clipped (flat tops): kept", flat, axis.start_ns)
+    stretches = signals.runs(have)
+    if not have.all():  # one stretch needs no copy
+        values = values[slice(*stretches[0])] if len(stretches) == 1 else values[have]
+        known = signals.extremes(values)
+    findings.add(name, "samples clipped (flat tops): kept", signals.clipped(values, known), track.axis.start_ns)
+    return track
+
+
+def _calm(have: Bool, i: int) -> bool:
+    return bool(have[max(0, i - signals.SPIKE_CALM) : i + signals.SPIKE_CALM + 1].all())
+
+
+def _bridged(values: NDArray[Any], at: Sequence[int]) -> Float:
+    """``values`` as float64, the samples ``at`` halfway between their neighbours."""
+    out = values.astype(np.float64)
+    for i in at:
+        out[i] = (out[i - 1] + out[i + 1]) / 2
+    return out
 
 
 def _place(axis: Axis, values: Float, have: Bool, track: Track, factor: Fraction) -> None:
     """Resample each stretch of ``track`` and lay it on ``axis`` where nothing is yet."""
     for start, stop in signals.runs(track.have):
-        data = signals.resample(track.values[start:stop], factor)
+        data = resampling.resample(track.values[start:stop], factor)
         i, data = _inside(axis.index(track.axis.time_ns(int(start))), data, axis.n)
         where = slice(i, i + len(data))
         np.copyto(values[where], data, where=~have[where])
@@ -219,24 +247,35 @@ def merge(pieces: Sequence[Piece], axis: Axis) -> Track:
     """
     ordered = [step for piece in pieces for step in _steps(piece, axis.rate_hz)]
     ordered.sort(key=lambda p: (p.start_ns, len(p.data), p.rate_hz))
-    have, clash, bad = (np.zeros(axis.n, np.bool_) for _ in range(3))
-    track = Track(axis, np.zeros(axis.n), have, clash, bad)
-    last_ns, stop, bridges = ordered[0].start_ns - 10 * NS, 0, list[int]()
+    have, clash, bad = (signals.blank(axis.n, np.bool_) for _ in range(3))
+    counts = all(piece.data.dtype == np.int32 for piece in ordered)
+    if len(ordered) == 1 and _fills(ordered[0], axis):
+        have.fill(True)  # nothing to merge, nothing to copy
+        return Track(axis, ordered[0].data.astype(np.int32 if counts else np.float64, copy=False), have, clash, bad)
+    track = Track(axis, np.empty(axis.n, np.int32 if counts else np.float64), have, clash, bad)
+    last_ns, stop, tears = ordered[0].start_ns - 10 * NS, 0, list[int]()
     for piece in ordered:
         i, data = axis.index(piece.start_ns), piece.data
         tear = (piece.start_ns - last_ns) * axis.rate_hz / NS - 1
         if abs(tear) < 1 - SAME_INSTANT and i == stop + 1:
-            bridges.append(stop)
+            tears.append(stop)
         elif abs(tear) < 1 - SAME_INSTANT and i == stop - 1:
             i, data = stop, data[1:]
         _lay(track, i, data)
         if piece.last_ns > last_ns:
             last_ns, stop = piece.last_ns, i + len(data)
-    have &= ~clash
-    for k in bridges:
-        if 0 < k < axis.n - 1 and have[k - 1] and have[k + 1] and not have[k]:
-            track.values[k], have[k] = (track.values[k - 1] + track.values[k + 1]) / 2, True
-    return track
+    for start, end in signals.others(signals.runs(have), axis.n):
+        track.values[start:end] = 0
+    if clash.any():
+        have &= ~clash
+    tears = [k for k in tears if 0 < k < axis.n - 1 and have[k - 1] and have[k + 1] and not have[k]]
+    have[tears] = True
+    return replace(track, values=_bridged(track.values, tears)) if tears else track
+
+
+def _fills(piece: Piece, axis: Axis) -> bool:
+    """Is there a measured sample of ``piece`` for each of ``axis``, and no more?"""
+    return (axis.index(piece.start_ns), len(piece.data)) == (0, axis.n) and signals.measured(piece.data) is None
 
 
 def _nearest(time_ns: int, phase_ns: int, rate_hz: float) -> int:

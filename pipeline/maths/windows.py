@@ -31,11 +31,14 @@ class Plan:
     groups: tuple[Int, ...]
 
 
-def plan(valid: Bool, length: int, overlap: int, min_segment: int = 1, midnights: Int | None = None) -> Plan:
+def plan(
+    valid: Bool, length: int, overlap: int, min_segment: int = 1, midnights: Int | None = None, grid: int = 1
+) -> Plan:
     """The windows of a record.
 
     ``valid`` (n,), window ``length`` and ``overlap`` in samples; segments shorter than ``min_segment`` are gap;
-    ``midnights`` the indices of the first sample at or after each UTC midnight (`midnights`).
+    ``midnights`` the indices of the first sample at or after each UTC midnight (`midnights`). With a ``grid`` the last
+    window of a piece ends flush only if it then starts a multiple of ``grid`` after the piece, else a little before.
     Raises ValueError unless 0 <= overlap < length.
     """
     if not 0 <= overlap < length:
@@ -44,21 +47,26 @@ def plan(valid: Bool, length: int, overlap: int, min_segment: int = 1, midnights
     rest: list[Int] = []
     for start, stop in segments(valid, min_segment):
         for first, last, is_seam in _pieces(start, stop, length, midnights if midnights is not None else []):
-            (seams if is_seam else rest).append(_cover(first, last, length, length - overlap))
+            (seams if is_seam else rest).append(_cover(first, last, length, length - overlap, grid))
     return Plan((*([np.concatenate(rest)] if rest else []), *seams))
 
 
 def segments(valid: Bool, min_segment: int = 1) -> Int:
     """Half-open [start, stop) of each contiguous run of True of at least ``min_segment`` samples, int (k, 2)."""
-    edges = np.flatnonzero(np.diff(valid.astype(np.int8), prepend=0, append=0)).reshape(-1, 2)
+    inner = np.flatnonzero(valid[1:] != valid[:-1]) + 1
+    ends = np.flatnonzero(valid[:1]), np.flatnonzero(valid[-1:]) + len(valid)
+    edges: Int = np.concatenate([ends[0], inner, ends[1]]).reshape(-1, 2)
     return edges[edges[:, 1] - edges[:, 0] >= max(min_segment, 1)]
 
 
-def midnights(start_ns: int, rate_hz: float, n: int) -> Int:
-    """Index of the first sample at or after each UTC midnight inside a record of ``n`` samples."""
+def midnights(start_ns: int, rate_hz: float, n: int, every_ns: int = DAY_NS) -> Int:
+    """Index of the first sample at or after each UTC midnight inside a record of ``n`` samples.
+
+    Or of each multiple of ``every_ns`` since 1970.
+    """
     end_ns = start_ns + round(n * NS / rate_hz)
-    days = range(-(-start_ns // DAY_NS), -(-end_ns // DAY_NS))
-    at = [math.ceil((day * DAY_NS - start_ns) * rate_hz / NS - 1e-3) for day in days]
+    instants = range(-(-start_ns // every_ns), -(-end_ns // every_ns))
+    at = [math.ceil((instant * every_ns - start_ns) * rate_hz / NS - 1e-3) for instant in instants]
     return np.array(at, np.int64)
 
 
@@ -77,13 +85,14 @@ def _pieces(start: int, stop: int, length: int, at: Int | list[int]) -> list[tup
     return cut
 
 
-def _cover(first: int, last: int, length: int, step: int) -> Int:
+def _cover(first: int, last: int, length: int, step: int, grid: int) -> Int:
     """Windows (start, samples) over [first, last); one short one if a whole window does not fit."""
     if last - first <= length:
         return np.array([[first, last - first]], np.int64)
     starts = np.arange(first, last - length + 1, step, dtype=np.int64)
-    if starts[-1] + length < last:
-        starts = np.append(starts, last - length)
+    flush = last - length - (last - length - first) % grid
+    if starts[-1] < flush:
+        starts = np.append(starts, flush)
     return np.stack([starts, np.full_like(starts, length)], axis=1)
 
 

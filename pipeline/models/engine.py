@@ -18,27 +18,35 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import ConfigError
-from pipeline.maths import windows
-from pipeline.models.blend import blend
+from pipeline.maths import filters, windows
+from pipeline.models import runs
+from pipeline.models.blend import blend, blend_in
+from pipeline.models.cuda import Sent, send
 from pipeline.models.networks import Network
 from pipeline.records import Bool, Int, Waveform
 
 Precision = Literal["fp32", "bf16", "fp16", "screened"]
 PHASES = ("P", "S")
+WHOLE = 64  # windows: of a group of so few all or none are scored
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A waveform on the device: ``samples`` float32 (3, n), and the ``groups`` of windows that see it."""
+    """A waveform on the device, or on its way there, and the ``groups`` of windows that see it."""
 
-    samples: Tensor
+    sent: Sent
     groups: tuple[Int, ...]
     start_ns: int
     rate_hz: float
 
     @property
+    def samples(self) -> Tensor:
+        """float32 (3, n), for work that is asked of the device from now on."""
+        return self.sent.samples
+
+    @property
     def n(self) -> int:
-        return int(self.samples.shape[1])
+        return int(self.sent.there.shape[1])
 
     @property
     def windows(self) -> Int:
@@ -51,7 +59,8 @@ class Engine:
     """A network with its windows: of ``length`` samples at ``rate_hz``, overlapping by ``overlap``.
 
     ``blinding`` samples at a window's start and end are ignored; ``stacking`` is "avg" or "max"; segments shorter
-    than ``min_segment`` samples are gap.
+    than ``min_segment`` samples are gap. Windows start at multiples of ``grid`` samples from the start of their
+    piece. ``filter`` is what the network wants done to the waveform first.
     """
 
     network: Network
@@ -64,20 +73,35 @@ class Engine:
     stacking: str
     min_segment: int = 1
     phases: tuple[str, ...] = PHASES
+    grid: int = 1
+    filter: filters.Filter | None = None
 
     @property
     def context_s(self) -> float:
         """What a shard must read beyond each midnight for exact seams, s: 1.5 windows, and 10 samples of rounding."""
-        return (self.length + self.length // 2 + 10) / self.rate_hz
+        before_s = self.filter.context_s(self.rate_hz) if self.filter else 0.0
+        return (self.length + self.length // 2 + 10) / self.rate_hz + before_s
 
     def load(self, waveform: Waveform) -> Loaded:
-        """``waveform`` on the device. Raises ConfigError on another sampling rate than the model's."""
+        """``waveform`` on the device. Raises ConfigError on another sampling rate than the model's.
+
+        Does not wait for a GPU: the next waveform may be loaded, from the same thread or another, while this one is
+        scored, and is copied meanwhile.
+        """
+        return self.planned(waveform, self.upload(waveform))
+
+    def upload(self, waveform: Waveform) -> Sent:
+        """The samples float32 (3, n), filtered if the network wants that, on the device."""
         if waveform.rate_hz != self.rate_hz:
             raise ConfigError(f"waveform at {waveform.rate_hz} Hz, but the model takes {self.rate_hz} Hz: resample it")
+        samples = filters.filtered(waveform, self.filter) if self.filter else waveform.samples
+        return send(samples, self.device)
+
+    def planned(self, waveform: Waveform, sent: Sent) -> Loaded:
+        """The windows of ``waveform``, whose samples were ``sent`` to the device."""
         midnights = windows.midnights(waveform.start_ns, waveform.rate_hz, len(waveform))
-        plan = windows.plan(waveform.valid, self.length, self.overlap, self.min_segment, midnights)
-        samples = torch.from_numpy(np.ascontiguousarray(waveform.samples)).to(self.device)
-        return Loaded(samples, plan.groups, waveform.start_ns, waveform.rate_hz)
+        plan = windows.plan(waveform.valid, self.length, self.overlap, self.min_segment, midnights, self.grid)
+        return Loaded(sent, plan.groups, waveform.start_ns, waveform.rate_hz)
 
     def trace(self, loaded: Loaded, answers: Tensor) -> Tensor:
         """Blended probabilities float32 (phases, n); NaN where no window saw."""
@@ -86,15 +110,25 @@ class Engine:
     def answers(self, loaded: Loaded, precision: str, wanted: Bool | None = None) -> Tensor:
         """Answers (w, phases, length) to all windows, or to those ``wanted`` (w,), in order.
 
-        A group is scored on its own: a seam's windows must be the same batch in both shards.
+        A group is scored on its own: a seam's windows must be the same batch in both shards. So must those of them
+        that are wanted, and the two shards may want others, therefore a small group is scored as a whole.
         """
         parts, begin = [torch.empty((0, len(self.phases), self.length), device=self.device)], 0
         for group in loaded.groups:
-            chosen = group if wanted is None else group[wanted[begin : begin + len(group)]]
+            here = np.ones(len(group), np.bool_) if wanted is None else wanted[begin : begin + len(group)]
             begin += len(group)
-            if len(chosen):
-                parts.append(self.network.answers(loaded.samples, chosen, precision))
+            if here.all() or (here.any() and len(group) <= WHOLE):
+                answers = self.network.answers(loaded.samples, group, precision)
+                parts.append(answers if here.all() else answers[torch.from_numpy(here).to(answers.device)])
+            elif here.any():
+                parts.append(self.network.answers(loaded.samples, group[here], precision))
         return torch.cat(parts) if len(parts) != 2 else parts[1]
+
+    def refined(self, loaded: Loaded, spans: Int) -> Tensor:
+        """FP32 probabilities (phases, m) of the samples in ``spans``, see `blend_in`, of the windows that see them."""
+        wanted = runs.sees(seeing(loaded.windows, self.length, self.blinding), spans)
+        answers = self.answers(loaded, "fp32", wanted)
+        return blend_in(answers, loaded.windows[wanted], spans, self.stacking, self.blinding)
 
     @property
     def screen_precision(self) -> str:
@@ -102,4 +136,13 @@ class Engine:
         for name in ("bf16", "fp16") if self.device.type == "cpu" else ("fp16", "bf16"):
             if name in self.network.precisions:
                 return name
-        raise ConfigError(f"pick.precision 'screened': {self.network} has no 16 bits on this machine: take 'fp32'")
+        raise ConfigError(
+            f"pick.precision 'screened': {type(self.network).__name__} has no 16 bits on {self.device}: take 'fp32'"
+        )
+
+
+def seeing(windows: Int, length: int, blinding: tuple[int, int]) -> Int:
+    """The parts of ``windows`` (w, 2), rows (start, samples), that are not blind."""
+    first = np.minimum(windows[:, 1], blinding[0])
+    last = np.minimum(windows[:, 1], length - blinding[1])
+    return np.stack([windows[:, 0] + first, np.maximum(last - first, 0)], axis=1)

@@ -50,7 +50,7 @@ class SeisBench:
 
     @property
     def precisions(self) -> tuple[str, ...]:
-        return ("fp32", "bf16", "fp16")
+        return precisions_of(self.model)
 
     def answers(self, samples: Tensor, windows: Int, precision: str) -> Tensor:
         """See `Network`. One thread a batch: torch's own threads would change the last bits."""
@@ -69,13 +69,27 @@ class SeisBench:
         for at, (start, size) in enumerate(batch.tolist()):
             window = samples[list(self.rows), start : start + size]
             data[at, :, :size] = window if size == length else window - window.mean(dim=1, keepdim=True)
-        arguments = {**self.model.default_args, "blinding": (0, 0), "sampling_rate": self.model.sampling_rate}
-        low = torch.autocast(self.device.type, DTYPES[precision]) if precision != "fp32" else nullcontext()
-        with torch.inference_mode():
-            prepared = self.model.annotate_batch_pre(data, argdict=arguments)
-            with low:
-                answer = self.model(prepared)
-            answer = tuple(part.float() for part in answer) if isinstance(answer, tuple) else answer.float()
-            answer = self.model.annotate_batch_post(answer, piggyback=None, argdict=arguments)
-            out: Tensor = answer[..., list(self.columns)].transpose(1, 2).contiguous()
-        return out[: len(batch)]
+        answer = evaluate(self.model, data, precision)
+        return answer[: len(batch), :, list(self.columns)].transpose(1, 2).contiguous()
+
+
+def precisions_of(model: Any) -> tuple[str, ...]:
+    """What SeisBench's own code can compute ``model`` in: where an encoder pads with -1e10, that is not FP16."""
+    pads = any(any(getattr(part, "paddings", ())) for part in model.modules())
+    return ("fp32", "bf16") if pads else ("fp32", "bf16", "fp16")
+
+
+def evaluate(model: Any, data: Tensor, precision: str) -> Tensor:
+    """What a SeisBench WaveformModel makes of ``data`` float32 (b, components, in_samples): float32.
+
+    It is (b, samples, labels) of a model with the output "array", and (b, labels) of one with the output "point".
+    """
+    arguments = {**model.default_args, "blinding": (0, 0), "sampling_rate": model.sampling_rate}
+    low = torch.autocast(data.device.type, DTYPES[precision]) if precision != "fp32" else nullcontext()
+    with torch.inference_mode():
+        prepared = model.annotate_batch_pre(data, argdict=arguments)
+        with low:
+            answer = model(prepared)
+        answer = tuple(part.float() for part in answer) if isinstance(answer, tuple) else answer.float()
+        out: Tensor = model.annotate_batch_post(answer, piggyback=None, argdict=arguments)
+    return out

@@ -7,25 +7,37 @@ FP32, so that a pick never comes from 16 bits.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from pipeline.config import Compute, Pick
 from pipeline.errors import ConfigError
-from pipeline.models import weights
+from pipeline.models import cuda, generic, runs, weights
 from pipeline.models.engine import PHASES, Engine, Loaded, Precision
+from pipeline.models.generic import ROWS, Layout, Part, Points
+from pipeline.models.kernels import kernels_for
 from pipeline.models.networks import Network, SeisBench
-from pipeline.models.runs import cut, mask_of, spans
-from pipeline.records import Bool, Int, Runs, Scores, Waveform
+from pipeline.records import Int, Runs, Scores, Waveform
 
-ROWS = {"Z": 0, "N": 1, "E": 2, "1": 1, "2": 2}  # component -> row of Waveform.samples
-SCREEN = 0.6  # of the thresholds
-AROUND = 50  # samples on both sides of a candidate that are FP32 too
+SCREEN = 0.7  # of the thresholds
+AROUND = 150  # samples on both sides of a candidate that are FP32 too
+
+
+@dataclass(frozen=True, slots=True)
+class Traced:
+    """Probabilities (phases, n) on a device, and after screening its candidates.
+
+    ``spans`` int64 (k, 2) are the candidates, half-open, ascending, and ``refined`` (phases, m) their probabilities
+    in FP32, one candidate after the other; None: all is in the precision asked for.
+    """
+
+    trace: Tensor
+    spans: Int | None = None
+    refined: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +51,7 @@ class Picker:
 
     @classmethod
     def of(cls, pick: Pick, compute: Compute) -> Self:
-        """The picker of a configuration. Raises ConfigError."""
+        """The main picker of a configuration. Raises ConfigError."""
         return cls.from_model(weights.load(pick.weight), pick, compute)
 
     @classmethod
@@ -63,78 +75,130 @@ class Picker:
         A segment shorter than one window is demeaned and followed by zeros. Raises ConfigError on another
         sampling rate than the model's.
         """
-        trace, _ = self._trace(self._load(waveform))
-        return Scores(trace.cpu().numpy(), PHASES, waveform.start_ns, waveform.rate_hz)
+        return _scores(self.traced(load(self.engines, waveform)), waveform)
 
     def runs(self, waveform: Waveform) -> Runs:
         """Where the probabilities reach the thresholds. Raises ConfigError as `scores`."""
-        trace, certain = self._trace(self._load(waveform))
-        if certain is not None:
-            trace = trace.masked_fill(~certain, torch.nan)
-        found = [spans(row, threshold) for row, threshold in zip(trace, self.thresholds, strict=True)]
-        cuts = [cut(row, span) for row, span in zip(trace, found, strict=True)]
-        phase = np.repeat(np.arange(len(found)), [len(span) for span in found])
-        first = torch.cat([span[:, 0] for span in found]).cpu().numpy()
-        values = torch.cat([part for part, _ in cuts]).cpu().numpy()
-        shift = len(cuts[0][0])
-        stops = torch.cat([cuts[0][1], *(stop + shift for _, stop in cuts[1:])]).cpu().numpy()
-        return Runs(phase, first, stops, values, PHASES, len(waveform), waveform.start_ns, waveform.rate_hz)
+        return self._runs(self.traced(load(self.engines, waveform)), waveform)
 
-    def _load(self, waveform: Waveform) -> tuple[Loaded, ...]:
-        return tuple(engine.load(waveform) for engine in self.engines)
+    def _runs(self, traced: Traced, waveform: Waveform) -> Runs:
+        if traced.spans is None or traced.refined is None:
+            columns = runs.find(traced.trace, self.thresholds)
+        else:
+            columns = runs.find_in(traced.refined, traced.spans, self.thresholds)
+        return Runs(*columns, PHASES, len(waveform), waveform.start_ns, waveform.rate_hz)
 
-    def _trace(self, loaded: Sequence[Loaded]) -> tuple[Tensor, Tensor | None]:
-        """The trace (phases, n), and where it is certain, bool (n,); None: everywhere."""
+    def traced(self, loaded: Sequence[Loaded]) -> Traced:
+        """The trace of a waveform that is on the device, ``loaded`` for each engine."""
         if self.engines[0].precision == "screened":
             return self._screened(loaded)
         pairs = zip(self.engines, loaded, strict=True)
-        return self._combined(loaded, [engine.answers(load, engine.precision) for engine, load in pairs]), None
+        return Traced(self._combined([e.trace(part, e.answers(part, e.precision)) for e, part in pairs]))
 
-    def _screened(self, loaded: Sequence[Loaded]) -> tuple[Tensor, Tensor]:
-        """The trace, FP32 where it can trigger, and where that is."""
+    def _screened(self, loaded: Sequence[Loaded]) -> Traced:
+        """The trace in 16 bits, and its candidates in FP32."""
         pairs = list(zip(self.engines, loaded, strict=True))
-        answers = [engine.answers(load, engine.screen_precision) for engine, load in pairs]
-        rough = self._combined(loaded, answers)
-        found = [spans(row, SCREEN * threshold) for row, threshold in zip(rough, self.thresholds, strict=True)]
-        candidates = mask_of(torch.cat(found), rough.shape[1], AROUND)
-        for (engine, load), answer in zip(pairs, answers, strict=True):
-            wanted = sees(load.windows, candidates.cpu().numpy())
-            answer[torch.from_numpy(wanted).to(answer.device)] = engine.answers(load, "fp32", wanted)
-        return self._combined(loaded, answers), candidates
+        rough = self._combined([e.trace(part, e.answers(part, e.screen_precision)) for e, part in pairs])
+        spans = runs.candidates(rough, [SCREEN * threshold for threshold in self.thresholds], AROUND)
+        return Traced(rough, spans, self._combined([engine.refined(part, spans) for engine, part in pairs]))
 
-    def _combined(self, loaded: Sequence[Loaded], answers: Sequence[Tensor]) -> Tensor:
+    def _combined(self, traces: Sequence[Tensor]) -> Tensor:
         """One trace of the engines' traces; NaN where one of them did not see."""
-        traces = [e.trace(load, answer) for e, load, answer in zip(self.engines, loaded, answers, strict=True)]
         if len(traces) == 1:
             return traces[0]
-        stacked = torch.stack(traces)
+        stacked = torch.stack(tuple(traces))
         return stacked.mean(dim=0) if self.combine == "mean" else stacked.amax(dim=0)
 
 
-def sees(windows: Int, mask: Bool) -> Bool:
-    """Which of ``windows`` (w, 2), rows (start, samples), hold a sample of ``mask`` (n,)."""
-    before = np.concatenate([[0], np.cumsum(mask)])
-    return np.asarray(before[windows.sum(axis=1)] > before[windows[:, 0]], np.bool_)
+@dataclass(frozen=True, slots=True)
+class Pickers:
+    """The pickers of a run, the main one first, or their ensemble: one waveform on the device for all of them."""
+
+    pickers: tuple[Picker, ...]
+
+    @classmethod
+    def of(cls, pick: Pick, compute: Compute) -> Self:
+        """The pickers of a configuration. Raises ConfigError."""
+        return cls.from_models([weights.load(each.weight) for each in pick.pickers], pick, compute)
+
+    @classmethod
+    def from_models(cls, models: Sequence[Any], pick: Pick, compute: Compute | None = None) -> Self:
+        """Pickers of SeisBench WaveformModels, one for each of ``pick.pickers``. Raises ConfigError."""
+        pairs = zip(models, pick.pickers, strict=True)
+        pickers = tuple(Picker.from_model(model, each, compute) for model, each in pairs)
+        _require_one_rate(pickers)
+        if pick.ensemble:
+            engines = tuple(picker.engines[0] for picker in pickers)
+            name = f"{pick.ensemble} of {', '.join(picker.name for picker in pickers)}"
+            pickers = (Picker(name, engines, pickers[0].thresholds, pick.ensemble),)
+        return cls(pickers)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The weight of each, or what an ensemble is made of."""
+        return tuple(picker.name for picker in self.pickers)
+
+    @property
+    def rate_hz(self) -> float:
+        return self.pickers[0].rate_hz
+
+    @property
+    def context_s(self) -> float:
+        """What a shard must read beyond each midnight, s."""
+        return max(picker.context_s for picker in self.pickers)
+
+    def runs(self, waveform: Waveform) -> tuple[Runs, ...]:
+        """Of each picker where its probabilities reach its thresholds. Raises ConfigError as `Picker.scores`."""
+        return tuple(picker._runs(traced, waveform) for picker, traced in self._traced(waveform))
+
+    def scores(self, waveform: Waveform) -> tuple[Scores, ...]:
+        """The probabilities of each picker, see `Picker.scores`."""
+        return tuple(_scores(traced, waveform) for _, traced in self._traced(waveform))
+
+    def both(self, waveform: Waveform) -> tuple[tuple[Runs, ...], tuple[Scores, ...]]:
+        """`runs` and `scores` of one evaluation."""
+        found = [(p._runs(traced, waveform), _scores(traced, waveform)) for p, traced in self._traced(waveform)]
+        return tuple(first for first, _ in found), tuple(second for _, second in found)
+
+    def _traced(self, waveform: Waveform) -> Iterator[tuple[Picker, Traced]]:
+        loaded = iter(load([engine for picker in self.pickers for engine in picker.engines], waveform))
+        for picker in self.pickers:
+            yield picker, picker.traced([next(loaded) for _ in picker.engines])
+
+
+def _require_one_rate(pickers: Sequence[Picker]) -> None:
+    first = pickers[0]
+    for picker in pickers:
+        if picker.rate_hz != first.rate_hz:
+            raise ConfigError(
+                f"pick.also: {picker.name} takes {picker.rate_hz:g} Hz and {first.name} {first.rate_hz:g} Hz, but the "
+                "pickers of a run share one waveform: pick with one of them in a run of its own"
+            )
+
+
+def load(engines: Sequence[Engine], waveform: Waveform) -> tuple[Loaded, ...]:
+    """``waveform`` on the device for each engine, once for all that want the same filter, or none."""
+    samples = {engine.filter: engine for engine in engines}
+    held = {wanted: engine.upload(waveform) for wanted, engine in samples.items()}
+    return tuple(engine.planned(waveform, held[engine.filter]) for engine in engines)
+
+
+def _scores(traced: Traced, waveform: Waveform) -> Scores:
+    probability = traced.trace.cpu().numpy()
+    if traced.spans is not None and traced.refined is not None:
+        probability[:, runs.places(traced.spans)] = traced.refined.cpu().numpy()
+    return Scores(probability, PHASES, waveform.start_ns, waveform.rate_hz)
 
 
 def engine_of(model: Any, pick: Pick, compute: Compute) -> Engine:
-    """The engine of a SeisBench WaveformModel.
+    """The engine of a SeisBench WaveformModel; what ``pick`` leaves open is the model's own default.
 
     Raises ConfigError if the model is not one that this pipeline can run as SeisBench does.
     """
-    _require_supported(model, pick.weight)
-    default = {**{key: value for key, (_, value) in model._annotate_args.items()}, **model.default_args}
-    length, overlap = int(model.in_samples), pick.overlap_samples
-    if overlap is None:  # SeisBench: below 1 a share of the window
-        overlap = int(default["overlap"] * (length if default["overlap"] < 1 else 1))
-    before, after = pick.blinding_samples or default.get("blinding", (0, 0))
-    if not 0 <= overlap < length or min(before, after) < 0 or before + after > overlap:
-        raise ConfigError(
-            f"pick.overlap_samples {overlap} with pick.blinding_samples [{before}, {after}]: windows of {length} "
-            f"samples ({pick.weight}) must overlap by less than that, and by no less than both blindings together"
-        )
+    generic.require_supported(model, pick.weight)
+    layout = generic.layout_of(model, pick)
     device = device_of(compute.device)
-    network = _network(model, device, compute)
+    network = _network(model, device, compute, layout)
     precision: Precision = pick.precision
     if precision != "screened" and precision not in network.precisions:
         raise ConfigError(
@@ -146,17 +210,31 @@ def engine_of(model: Any, pick: Pick, compute: Compute) -> Engine:
         device=device,
         precision=precision,
         rate_hz=float(model.sampling_rate),
-        length=length,
-        overlap=overlap,
-        blinding=(int(before), int(after)),
-        stacking=pick.stacking or str(default["stacking"]),
+        length=layout.length,
+        overlap=layout.overlap,
+        blinding=layout.blinding,
+        stacking=layout.stacking,
+        grid=layout.grid,
+        filter=generic.filter_of(model),
     )
 
 
-def _network(model: Any, device: torch.device, compute: Compute) -> Network:
+def _network(model: Any, device: torch.device, compute: Compute, layout: Layout) -> Network:
+    """The way in which ``model`` is evaluated."""
     rows = tuple(ROWS[component] for component in model.component_order)
     columns = tuple(list(model.labels).index(phase) for phase in PHASES)
-    return SeisBench(model.to(device).eval(), device, rows, columns, compute.threads)
+    model = model.to(device).eval()
+    if model.output_type == "point":
+        return Points(model, device, rows, columns, layout.grid, compute.threads)
+    own = device.type == "cpu" and compute.engine == "auto"
+    kernels = kernels_for(model, rows, columns, compute.threads, layout.blinding) if own else None
+    if kernels is not None:
+        return kernels
+    network: Network = SeisBench(model, device, rows, columns, compute.threads)
+    if device.type == "cuda" and compute.engine == "auto":
+        network = cuda.Chunked(model, device, rows, columns)
+    first, last = model.pred_sample
+    return network if last - first == model.in_samples else Part(network, first, last, layout.length)
 
 
 def device_of(name: str) -> torch.device:
@@ -166,25 +244,3 @@ def device_of(name: str) -> torch.device:
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
     return torch.device(name)
-
-
-def _require_supported(model: Any, name: str) -> None:
-    """Raises ConfigError on what `Picker` does not do as SeisBench does: better no picks than other picks."""
-    from seisbench.models import WaveformModel
-
-    labels = list(model.labels) if isinstance(model.labels, str | list | tuple) else []
-    order = str(model.component_order)
-    problems = {
-        f"its output is {model.output_type!r}, not an array over time": model.output_type != "array",
-        f"its components are {order!r}, not among Z N E 1 2": not set(order) <= set(ROWS),
-        f"its labels {labels} lack P or S": not set(PHASES) <= set(labels),
-        f"it wants a filter {model.filter_args}": model.filter_args is not None or model.filter_kwargs is not None,
-        "it prepares the stream in a way of its own": type(model).annotate_stream_pre
-        is not WaveformModel.annotate_stream_pre,
-        f"it predicts samples {model.pred_sample} of {model.in_samples}": model.pred_sample
-        not in [(0, model.in_samples), [0, model.in_samples]],
-        f"its sampling rate is {model.sampling_rate}": not model.sampling_rate,
-    }
-    found = [text for text, wrong in problems.items() if wrong]
-    if found:
-        raise ConfigError(f"weight {name} cannot be used: {'; '.join(found)}")

@@ -25,7 +25,10 @@ from pipeline.rundir import publish
 
 # torch, seisbench and safetensors are imported where they are used: listing the store needs none of them.
 
-CLASSES = ("PhaseNet", "PhaseNetLight", "VariableLengthPhaseNet", "EQTransformer", "OBSTransformer", "Skynet")
+CLASSES = (  # what `pipeline.models.generic` can run: docs/decisions/011
+    *("PhaseNet", "PhaseNetLight", "VariableLengthPhaseNet", "LFEDetect", "BasicPhaseAE", "GPD", "Skynet"),
+    *("EQTransformer", "OBSTransformer", "EQTP"),
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,91 +1,208 @@
-"""Stage `pick`: waveforms in, picks out, one published part a shard, folded by day."""
+"""Stage `pick`: waveforms in, picks out, one published part a shard and picker, folded by day."""
 
 from __future__ import annotations
 
 import json
 import logging
+import math
 import traceback
-from collections import Counter
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 
+from pipeline.cluster import exchange, roles, scratch
+from pipeline.cluster.exchange import Lost, Scorer
+from pipeline.cluster.roles import Role
 from pipeline.cluster.world import World, share
-from pipeline.config import Config
+from pipeline.config import Compute, Config, Pick
 from pipeline.errors import ConfigError, NoData
 from pipeline.formats import results, tables, waveforms
 from pipeline.logs import Progress
 from pipeline.maths import triggers
-from pipeline.models import weights
-from pipeline.models.picker import Picker
-from pipeline.records import NS, Outcome, Picks, Scores, Shard, Shards, Waveform
-from pipeline.rundir import RunDir, publish, require
+from pipeline.models import checked, weights
+from pipeline.records import NS, Outcome, Picks, Runs, Scores, Shard, Shards, Waveform
+from pipeline.rundir import RunDir, of_pickers, publish, require
 
 log = logging.getLogger(__name__)
-Detect = Callable[[Shard], tuple[Picks, Outcome]]
+Reading = tuple[Waveform, tuple[str, ...]]  # and notes on what was repaired
+Get = Callable[[], Reading]
+Read = Callable[[Shard], Reading]
+MakeScorer = Callable[[Pick, Compute], Scorer]
+MakeRead = Callable[[Config, Scorer], Read]
+Makers = tuple[MakeScorer, MakeRead]
+Targets = Sequence[tuple[RunDir, Config]]  # of each picker, the main one first
 
 
-def run(run_dir: RunDir, config: Config, world: World, make_detect: Callable[[], Detect] | None = None) -> Counter[str]:
+def local_scorer(pick: Pick, compute: Compute) -> Scorer:
+    """All pickers of the run on this rank. Raises ConfigError. Only a rank that scores carries torch."""
+    from pipeline.models.picker import Pickers
+
+    checked.require(pick, compute)
+    return Pickers.of(pick, compute)
+
+
+def archive_reader(config: Config, scorer: Scorer) -> Read:
+    """What reads a shard as ``scorer`` needs it."""
+    context_s = max(config.archive.context_s, scorer.context_s)
+
+    def read(shard: Shard) -> Reading:
+        return waveforms.read_shard(config.archive, shard, context_s, scorer.rate_hz, config.run.span_ns)
+
+    return read
+
+
+def run(
+    run_dir: RunDir,
+    config: Config,
+    world: World,
+    make_scorer: MakeScorer = local_scorer,
+    make_read: MakeRead = archive_reader,
+) -> Counter[str]:
     """Pick every shard that has no result yet. Safe to kill and to repeat.
 
     Returns the tally of ends of this call's shards over all ranks. Raises ConfigError once more than
-    ``compute.max_failed`` shards of the run have failed.
+    ``compute.max_failed`` shards of the run have failed, Lost if a scorer does not answer.
     """
     plan = tables.read(require(run_dir.shards, "plan"), Shards)
-    shards = plan.rows()
+    targets = of_pickers(run_dir, config)
     # One look at the disk, by one rank: the answer changes while others publish.
-    todo = world.bcast(results.missing(run_dir, shards) if world.rank == 0 else [])
-    if todo and world.rank == 0 and make_detect is None:
-        require_same_weights(run_dir, config.pick.weight)
-    world.bcast(None)
-    size = dict(zip(shards, plan.bytes.tolist(), strict=True))
-    mine = share(todo, lambda shard: size[shard] + 1.0, world.size)[world.rank]
+    todo = world.bcast(results.missing(run_dir, plan.rows()) if world.rank == 0 else [])
     tally: Counter[str] = Counter()
-    if mine:
-        detect = make_detect() if make_detect else detector(run_dir, config)
-        progress = Progress("picked shards", len(mine))
-        for shard in mine:
-            tally += pick_shard(run_dir, config, shard, detect)
-            progress.step(shard.id)
+    if todo:
+        if world.rank == 0:
+            require_same_weights(targets)
+        everyone = roles.take(world, config.compute)  # here all wait for rank 0
+        mine = hand(plan, todo, [rank for rank, role in enumerate(everyone) if role.reads], world.rank)
+        tally = work(targets, mine, everyone[world.rank], world, (make_scorer, make_read))
     tallies = world.gather(tally)
     if world.rank == 0:
-        results.fold(run_dir, shards)
+        for each, _ in reversed(targets):
+            results.fold(each, plan.rows())
     return world.bcast(sum(tallies, Counter()) if tallies else tally)
 
 
-def require_same_weights(run_dir: RunDir, name: str) -> None:
-    """Note which weights this run is picked with. Raises ConfigError if it was begun with others."""
-    mine = {"name": name, "sha256": weights.digest(name)}
-    if not run_dir.weights.exists():
-        with publish(run_dir.weights) as part:
-            part.write_text(json.dumps(mine, indent=1) + "\n")
-    noted = json.loads(run_dir.weights.read_text("utf-8"))
-    if noted != mine:
-        raise ConfigError(
-            f"{run_dir.weights}: this run was begun with weights {noted['name']} of sha256 {noted['sha256'][:12]}, not "
-            f"{mine['sha256'][:12]}: bring those back, or begin a new run directory"
-        )
+def require_same_weights(targets: Targets) -> None:
+    """Note in each run directory which weights it is picked with. Raises ConfigError if it was begun with others."""
+    for run_dir, config in targets:
+        names = config.pick.weights if config.pick.ensemble else (config.pick.weight,)
+        mine = [{"name": name, "sha256": weights.digest(name)} for name in names]
+        if not run_dir.weights.exists():
+            with publish(run_dir.weights) as part:
+                part.write_text(json.dumps(mine if config.pick.ensemble else mine[0], indent=1) + "\n")
+        noted = json.loads(run_dir.weights.read_text("utf-8"))
+        for old, new in zip(noted if isinstance(noted, list) else [noted], mine, strict=True):
+            if old != new:
+                raise ConfigError(
+                    f"{run_dir.weights}: this run was begun with weights {old['name']} of sha256 {old['sha256'][:12]}, "
+                    f"not {new['sha256'][:12]}: bring those back, or begin a new run directory"
+                )
 
 
-def pick_shard(run_dir: RunDir, config: Config, shard: Shard, detect: Detect) -> Counter[str]:
+def hand(plan: Shards, todo: Sequence[Shard], readers: list[int], rank: int) -> list[Shard]:
+    """The part of ``todo`` that is this ``rank``'s to read."""
+    size = dict(zip(plan.rows(), plan.bytes.tolist(), strict=True))
+    hands = share(todo, lambda shard: size[shard] + 1.0, len(readers))
+    return hands[readers.index(rank)] if rank in readers else []
+
+
+def work(targets: Targets, mine: list[Shard], role: Role, world: World, make: Makers) -> Counter[str]:
+    """What ``role`` asks of this rank: score until all its readers are done, or pick its own shards."""
+    config, (make_scorer, make_read) = targets[0][1], make
+    compute = config.compute.model_copy(update={"device": role.device})
+    if role.clients:
+        serve(make_scorer(config.pick, compute), role.clients, world)
+    elif role.server is not None:
+        parent = scratch.folder(compute, readers=len(world.node))
+        with exchange.remote(world, role.server, parent, compute.answer_timeout_s) as remote:
+            return pick_shards(targets, mine, remote, ahead(make_read(config, remote), mine))
+    elif mine:
+        scorer = make_scorer(config.pick, compute)
+        read = make_read(config, scorer)
+        return pick_shards(targets, mine, scorer, in_turn(read, mine) if role.device == "cpu" else ahead(read, mine))
+    return Counter()
+
+
+def serve(scorer: Scorer, clients: tuple[int, ...], world: World) -> None:
+    """Score for ``clients`` until they hang up."""
+    greeting = exchange.Greeting(scorer.rate_hz, scorer.context_s)
+    answers: dict[exchange.Wanted, Callable[[Waveform], object]] = {"runs": scorer.runs, "both": scorer.both}
+    calls = exchange.serve(world, greeting, lambda waveform: waveform, answers, clients)
+    log.info("scored %d waveforms for ranks %s", calls, ", ".join(map(str, clients)))
+
+
+def in_turn(read: Read, shards: Sequence[Shard]) -> Iterator[Get]:
+    """What reads each shard."""
+    yield from (partial(read, shard) for shard in shards)
+
+
+def ahead(read: Read, shards: Sequence[Shard]) -> Iterator[Get]:
+    """As `in_turn`, but a thread reads the next shard while this rank is busy with, or waits for, the present one."""
+    with ThreadPoolExecutor(1, "read") as reader:
+        coming = deque(reader.submit(read, shard) for shard in shards[:1])
+        for i in range(len(shards)):
+            coming.extend(reader.submit(read, shard) for shard in shards[i + 1 : i + 2])
+            yield coming.popleft().result
+
+
+def pick_shards(targets: Targets, shards: Sequence[Shard], scorer: Scorer, gets: Iterator[Get]) -> Counter[str]:
+    """Pick ``shards``, each read by one of ``gets``."""
+    tally, progress = Counter[str](), Progress("picked shards", len(shards))
+    for shard, get in zip(shards, gets, strict=True):
+        tally += pick_shard(targets, shard, scorer, get)
+        progress.step(shard.id)
+    return tally
+
+
+def pick_shard(targets: Targets, shard: Shard, scorer: Scorer, get: Get) -> Counter[str]:
     """Pick one shard and publish how it ended; the one place where a shard's errors are caught."""
     try:
-        picks, outcome = detect(shard)
+        ended = detect(targets, shard, scorer, get)
     except NoData as e:
-        picks, outcome = Picks.empty(), Outcome(shard.id, "empty", str(e), 0, 0.0)
-    except ConfigError:
+        ended = [(Picks.empty(), Outcome(shard.id, "empty", str(e), 0, 0.0))] * len(targets)
+    except (ConfigError, Lost):
         raise
     except Exception as e:  # noqa: BLE001  a bad shard must not end the night: it is recorded and tried again
-        results.write_failure(run_dir, shard, f"{type(e).__name__}: {e}", traceback.format_exc())
+        for run_dir, _ in targets:
+            results.write_failure(run_dir, shard, f"{type(e).__name__}: {e}", traceback.format_exc())
         log.error("shard %s failed: %s", shard.id, e)
-        _stop_if_too_many(run_dir, config.compute.max_failed)
+        _stop_if_too_many(*targets[0])
         return Counter({"failed": 1})
-    results.write_part(run_dir, shard, picks, outcome)
+    # The main picker last: what it has, all have.
+    for (run_dir, _), (picks, outcome) in reversed(list(zip(targets, ended, strict=True))):
+        results.write_part(run_dir, shard, picks, outcome)
+    picks, outcome = ended[0]
     return Counter({outcome.end: 1, "picks": len(picks)})
 
 
-def _stop_if_too_many(run_dir: RunDir, max_failed: int) -> None:
-    failed = results.failures(run_dir)
+def detect(targets: Targets, shard: Shard, scorer: Scorer, get: Get) -> list[tuple[Picks, Outcome]]:
+    """Read, score and pick one shard: what each picker found."""
+    config = targets[0][1]
+    span_ns = shard.within_ns(config.run.span_ns)
+    waveform, notes = get()
+    found = _scored(targets, shard, scorer, waveform)
+    fraction = _valid_fraction(waveform, span_ns)
+    ended = []
+    for runs in found:
+        picks = triggers.picks(runs, waveform, shard.channel, config.pick.min_separation_s, span_ns)
+        ended.append((picks, Outcome(shard.id, "picked", "", len(picks), fraction, notes)))
+    return ended
+
+
+def _scored(targets: Targets, shard: Shard, scorer: Scorer, waveform: Waveform) -> tuple[Runs, ...]:
+    """The runs of each picker; their probabilities are saved if that is wished."""
+    if not targets[0][1].pick.save_probabilities:
+        return scorer.runs(waveform)
+    found, scores = scorer.both(waveform)
+    for (run_dir, _), each in zip(targets, scores, strict=True):
+        _save(run_dir, shard, each)
+    return found
+
+
+def _stop_if_too_many(run_dir: RunDir, config: Config) -> None:
+    failed, max_failed = results.failures(run_dir), config.compute.max_failed
     if len(failed) > max_failed:
         raise ConfigError(
             f"{run_dir.root}: {len(failed)} shards failed, more than compute.max_failed = {max_failed}; the last: "
@@ -93,26 +210,10 @@ def _stop_if_too_many(run_dir: RunDir, max_failed: int) -> None:
         )
 
 
-def detector(run_dir: RunDir, config: Config) -> Detect:
-    """Load the picker once; the function it returns reads and picks one shard."""
-    picker = Picker.of(config.pick, config.compute)
-    context_s = max(config.archive.context_s, picker.context_s)
-
-    def detect(shard: Shard) -> tuple[Picks, Outcome]:
-        span_ns = shard.within_ns(config.run.span_ns)
-        wave, notes = waveforms.read_shard(config.archive, shard, context_s, picker.rate_hz, config.run.span_ns)
-        if config.pick.save_probabilities:
-            _save(run_dir, shard, picker.scores(wave))
-        picks = triggers.picks(picker.runs(wave), wave, shard.channel, config.pick.min_separation_s, span_ns)
-        return picks, Outcome(shard.id, "picked", "", len(picks), _valid_fraction(wave, span_ns), notes)
-
-    return detect
-
-
 def _valid_fraction(wave: Waveform, span_ns: tuple[int, int]) -> float:
     """Share of the span with data."""
-    at_ns = wave.start_ns + np.flatnonzero(wave.valid) * (NS / wave.rate_hz)
-    inside = np.count_nonzero((at_ns >= span_ns[0]) & (at_ns < span_ns[1]))
+    first, stop = (max(0, math.ceil((edge - wave.start_ns) / NS * wave.rate_hz)) for edge in span_ns)
+    inside = np.count_nonzero(wave.valid[first:stop])
     return float(min(1.0, inside / ((span_ns[1] - span_ns[0]) / NS * wave.rate_hz)))
 
 

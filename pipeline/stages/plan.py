@@ -12,9 +12,9 @@ from pipeline.errors import ConfigError
 from pipeline.formats import archive, stations, tables
 from pipeline.formats.reference import read_reference
 from pipeline.maths.names import site
-from pipeline.models import weights
+from pipeline.models import checked, weights
 from pipeline.records import Shard, Shards, Stations
-from pipeline.rundir import RunDir, publish
+from pipeline.rundir import RunDir, create, of_pickers, publish
 
 log = logging.getLogger(__name__)
 
@@ -30,19 +30,31 @@ def run(run_dir: RunDir, config: Config, world: World) -> None:
         shards = None if run_dir.shards.exists() else plan_shards(config, sites)
         if shards is not None:
             check_inputs(config)
-        with publish(run_dir.stations) as part:
-            tables.write(part, sites)
+        for each, alone in reversed(of_pickers(run_dir, config)):  # the run itself last: its plan says that all is made
+            write_plan(each, alone, sites, shards)
         if shards is not None:
-            with publish(run_dir.shards) as part:
-                tables.write(part, shards)
             log.info("planned %d shards of %d stations", len(shards), len(np.unique(sites.id)))
     world.bcast(None)
+
+
+def write_plan(run_dir: RunDir, config: Config, sites: Stations, shards: Shards | None) -> None:
+    """Make ``run_dir`` one of ``config`` with stations and shards; ``shards`` None: only the stations are new."""
+    if shards is not None:
+        run_dir.shards.unlink(missing_ok=True)  # of a further picker, by a plan that was killed
+        create(run_dir.root, config)
+    with publish(run_dir.stations) as part:
+        tables.write(part, sites)
+    if shards is not None:
+        with publish(run_dir.shards) as part:
+            tables.write(part, shards)
 
 
 def check_inputs(config: Config) -> None:
     """Raises ConfigError if a later stage would lack its weights or its reference: better now than after hours."""
     if config.pick.source is None:
-        weights.verify(config.pick.weight)
+        for name in config.pick.weights:
+            weights.verify(name)
+        checked.require(config.pick, config.compute)
     for reference in (config.compare.reference_events, config.compare.reference_picks):
         if reference:
             read_reference(reference)

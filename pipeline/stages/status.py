@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from pipeline import meter
 from pipeline.config import Config
 from pipeline.formats import provenance, results, tables
 from pipeline.records import Shard, Stations
@@ -28,6 +29,7 @@ def look(run_dir: RunDir, config: Config) -> tuple[bool, str]:
         f"run {config.run.name} ({config.digest[:12]}) in {run_dir.root}",
         f"shards     {planned} planned = {ends['picked']} picked + {ends['empty']} empty + {ends['failed']} failed "
         f"+ {waiting} missing",
+        *(f"{'spent' if at == 0 else '':10} {line}" for at, line in enumerate(meter.report(run_dir.meter))),
         *(f"  failed   {failed.shard}: {failed.reason}" for failed in results.failures(run_dir)[:10]),
     ]
     states = _states(run_dir, config, waiting == 0)

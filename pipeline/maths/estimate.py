@@ -1,0 +1,158 @@
+"""What a campaign will take, from what picking took before: arithmetic only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from math import ceil
+
+from pipeline.maths.spent import HOUR_S, Spent, totals
+
+SCORING, FOLDING = "score", "fold"
+SINGLE_FILES = 5  # config.toml, shards.parquet, stations.parquet, weights.json, the meter
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What there is to pick."""
+
+    shards: int
+    station_days: float  # of data, at most: gaps are not known before the files are read
+    days: int  # calendar days
+    read_bytes: int
+    pickers: int = 1  # each with files of its own
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What picking costs with one weight, precision and kind of device; ``source`` says how that is known."""
+
+    weight: str
+    precision: str
+    device: str  # "cpu" or "cuda"
+    threads: int  # with which the seconds were measured
+    load_s: float  # once a rank
+    seconds: dict[str, float]  # by stage, of one rank for one station-day
+    picks_a_day: float  # a station-day
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """``ranks`` of ``threads`` threads each; with ``gpus`` as many of the ranks score and do not read.
+
+    Without GPUs, and where there are no more ranks than GPUs, each rank reads and scores for itself.
+    """
+
+    ranks: int
+    threads: int = 1
+    gpus: int = 0
+
+    @property
+    def readers(self) -> int:
+        return self.ranks - self.gpus if self.ranks > self.gpus else self.ranks
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Bytes of what is kept; measured by ``python -m tests.bench_campaign``."""
+
+    pick: float = 28.0  # of one pick in the file of its day
+    outcome: float = 6.0  # of one shard in the outcomes of its day
+    day_file: float = 2600.0  # of a file with no row in it
+    part: float = 2600.0  # of a shard's own file, before its day is folded, without its picks
+    probability: float = 0.0  # of one station-day, where they are kept
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """``peak_*``: while shards are picked and no day is folded, the worst case."""
+
+    wall_h: float
+    core_h: float
+    gpu_h: float
+    bound: str  # what the time goes by: "ranks" or "GPUs"
+    kept_bytes: float
+    kept_files: int
+    peak_bytes: float
+    peak_files: int
+    seconds: dict[str, float] = field(default_factory=dict)  # by stage, of all ranks together
+
+
+def cost_of(spent: Sequence[Spent], weight: str, precision: str, device: str, source: str) -> Cost | None:
+    """The cost by the records of this weight, precision and kind of device; None if they hold no data."""
+    same = [s for s in spent if (s.weight, s.precision, s.device) == (weight, precision, device)]
+    total = totals(same)
+    if not total.data_s:
+        return None
+    working = {name: total.a_day(s) for name, s in total.seconds.items() if name not in ("load", "wait")}
+    threads = max(s.threads for s in same)
+    load_s = total.seconds.get("load", 0.0) / len(same)
+    return Cost(weight, precision, device, threads, load_s, working, total.picks / total.station_days, source)
+
+
+def side_by_side(costs: Sequence[Cost], weights: Sequence[str]) -> Cost | None:
+    """The cost of several pickers in one pass over the data: read once, all else once a picker. None: one lacks."""
+    by_weight = {cost.weight: cost for cost in costs}
+    chosen = [by_weight[weight] for weight in weights if weight in by_weight]
+    if not chosen or len(chosen) < len(weights):
+        return None
+    seconds = {n: sum(c.seconds.get(n, 0.0) for c in chosen) for n in chosen[0].seconds}
+    return replace(
+        chosen[0],
+        weight="+".join(weights),
+        load_s=sum(c.load_s for c in chosen),
+        seconds={**seconds, "read": chosen[0].seconds.get("read", 0.0)},
+        picks_a_day=sum(c.picks_a_day for c in chosen),
+    )
+
+
+def estimate(work: Work, cost: Cost, layout: Layout, sizes: Sizes | None = None) -> Estimate:
+    """Time and space that ``work`` takes.
+
+    Shards are dealt evenly and no rank is done before its last: a rank has ``ceil(shards / readers)`` of them.
+    Scoring on a CPU divides over the threads of a rank, all else runs on one. With GPUs, ranks read while GPUs
+    score, and the slower of the two sets the pace. In the end one rank folds the days.
+    """
+    if layout.ranks < 1 or layout.threads < 1 or layout.gpus < 0:
+        raise ValueError(f"{layout}: at least one rank and one thread")
+    on_ranks, on_gpus = _day_s(cost, layout)
+    mine = ceil(work.shards / layout.readers) * (work.station_days / work.shards) if work.shards else 0.0
+    ranks_s = mine * on_ranks
+    gpus_s = ceil(work.shards / layout.gpus) / work.shards * work.station_days * on_gpus if on_gpus and mine else 0.0
+    fold_s = cost.seconds.get(FOLDING, 0.0) * work.station_days
+    wall_h = (cost.load_s + max(ranks_s, gpus_s) + fold_s) / HOUR_S
+    kept, peak, files, peak_files = _space(work, cost, sizes or Sizes())
+    return Estimate(
+        wall_h=wall_h,
+        core_h=wall_h * layout.ranks * layout.threads,
+        gpu_h=wall_h * layout.gpus,
+        bound="GPUs" if gpus_s > ranks_s else "ranks",
+        kept_bytes=kept,
+        kept_files=files,
+        peak_bytes=peak,
+        peak_files=peak_files,
+        seconds={name: s * work.station_days for name, s in cost.seconds.items()},
+    )
+
+
+def _day_s(cost: Cost, layout: Layout) -> tuple[float, float]:
+    """Seconds of one rank, and of one GPU, for one station-day."""
+    scoring_s = cost.seconds.get(SCORING, 0.0)
+    others_s = sum(seconds for name, seconds in cost.seconds.items() if name not in (SCORING, FOLDING))
+    if layout.gpus:
+        return others_s, scoring_s
+    return others_s + scoring_s * (cost.threads / layout.threads if cost.device == "cpu" else 1.0), 0.0
+
+
+def _space(work: Work, cost: Cost, sizes: Sizes) -> tuple[float, float, int, int]:
+    """Bytes kept, bytes at the peak, files kept, files and folders at the peak."""
+    shards, days = work.shards * work.pickers, work.days * work.pickers
+    picks = cost.picks_a_day * work.station_days * sizes.pick
+    kept = picks + shards * sizes.outcome + 2 * days * sizes.day_file
+    probabilities = work.pickers * work.station_days * sizes.probability
+    probability_files = shards + days if sizes.probability else 0
+    peak = max(kept, picks + shards * sizes.part) + probabilities
+    files = 2 * days + SINGLE_FILES + probability_files
+    peak_files = max(files, shards + days + SINGLE_FILES + probability_files)
+    return kept + probabilities, peak, files, peak_files

@@ -1,0 +1,1 @@
+"""Our own kernels for the networks on the CPU: C++ headers, compiled once on the machine that runs them."""

@@ -1,0 +1,93 @@
+"""What the planned run will take: hours, core-hours, disk and files, from what picking took before."""
+
+from __future__ import annotations
+
+import tomllib
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+
+from pipeline import meter
+from pipeline.config import Config
+from pipeline.formats import tables
+from pipeline.maths import estimate as maths
+from pipeline.maths.estimate import Cost, Estimate, Layout, Sizes, Work
+from pipeline.maths.spent import HOUR_S, duration
+from pipeline.records import DAY_NS, Shards
+from pipeline.rundir import RunDir, of_pickers, require
+
+REFERENCE = "costs.toml"  # beside this package's modules; `python -m tests.bench_cpu --reference` writes it
+PROBABILITY_BYTES = 8_640_000 * 2 * 2  # of a station-day at 100 Hz, two phases, float16, before compression
+
+
+def look(run_dir: RunDir, config: Config, ranks: int, gpus: int = 0, costs: Path | None = None) -> str:
+    """A text of a few lines. ``costs`` is a run directory whose meter is taken before all else.
+
+    Raises Incomplete if there is no plan, BadData if a meter cannot be read.
+    """
+    pickers = len(of_pickers(run_dir, config))
+    layout = Layout(ranks, config.compute.threads, gpus)
+    work = work_of(tables.read(require(run_dir.shards, "plan"), Shards), config.run.span_ns, pickers)
+    size = f"{work.shards} shards, at most {work.station_days:.2f} station-days, {_size(work.read_bytes)} to read"
+    cost = cost_for(run_dir, config, costs)
+    if cost is None:
+        return f"plan         {size}\nestimate     none: {_no_cost(config)}"
+    sizes = Sizes(probability=PROBABILITY_BYTES if config.pick.save_probabilities else 0.0)
+    found = maths.estimate(work, cost, layout, sizes)
+    return "\n".join([f"plan         {size}", *_lines(found, cost, layout)])
+
+
+def work_of(plan: Shards, span_ns: tuple[int, int], pickers: int = 1) -> Work:
+    """What a plan asks of so many pickers within the run's half-open ``span_ns``."""
+    start = plan.day.astype("datetime64[ns]").astype(np.int64)
+    inside = np.minimum(start + DAY_NS, span_ns[1]) - np.maximum(start, span_ns[0])
+    days = float(np.maximum(inside, 0).sum() / DAY_NS)
+    return Work(len(plan), days, len(np.unique(plan.day)), int(plan.bytes.sum()), pickers)
+
+
+def cost_for(run_dir: RunDir, config: Config, costs: Path | None) -> Cost | None:
+    """The cost by the meter of ``costs``, else of this run, else by the table that ships with the project."""
+    kind = config.pick.precision, config.compute.device.partition(":")[0]
+    together = meter.several(config.pick.weights)
+    if costs is not None:
+        return maths.cost_of(meter.read(RunDir(costs).meter), together, *kind, f"the meter of {costs}")
+    own = maths.cost_of(meter.read(run_dir.meter), together, *kind, "the meter of this run")
+    return own or maths.side_by_side([c for c in reference() if (c.precision, c.device) == kind], config.pick.weights)
+
+
+def reference() -> list[Cost]:
+    """Costs measured on the reference machine, as they ship with the project."""
+    found = tomllib.loads(resources.files("pipeline").joinpath(REFERENCE).read_text("utf-8"))
+    source = f"reference machine ({found['machine']}), `{found['command']}`"
+    return [Cost(**row, source=source) for row in found["cost"]]
+
+
+def _no_cost(config: Config) -> str:
+    pick, device = config.pick, config.compute.device
+    return (
+        f"no measured cost of {meter.several(pick.weights)} at {pick.precision} on {device}; pick one day of one "
+        "station in another run directory and name it with --costs"
+    )
+
+
+def _size(n_bytes: float) -> str:
+    """For people: "12.3 MB"."""
+    for unit, name in ((1e15, "PB"), (1e12, "TB"), (1e9, "GB"), (1e6, "MB")):
+        if n_bytes >= unit:
+            return f"{n_bytes / unit:.1f} {name}"
+    return f"{n_bytes / 1e3:.1f} kB"
+
+
+def _lines(found: Estimate, cost: Cost, layout: Layout) -> list[str]:
+    stages = ", ".join(f"{name} {seconds:.2f}" for name, seconds in cost.seconds.items())
+    gpus = f", {found.gpu_h:.3g} GPU-hours" if layout.gpus else ""
+    return [
+        f"estimate     {duration(found.wall_h * HOUR_S)} on {layout.ranks} rank(s) of {layout.threads} thread(s)"
+        f"{f' and {layout.gpus} GPU(s)' if layout.gpus else ''}: {found.core_h:.3g} core-hours{gpus}; "
+        f"the {found.bound} set the pace",
+        f"disk         {_size(found.kept_bytes)} in {found.kept_files} files; "
+        f"at the peak {_size(found.peak_bytes)} in {found.peak_files}",
+        f"by           {cost.source}: seconds a station-day of {cost.weight} at {cost.precision}, "
+        f"{cost.threads} thread(s): {stages}; load {cost.load_s:.1f} s a rank; {cost.picks_a_day:.0f} picks",
+    ]

@@ -86,12 +86,14 @@ def say(text: str, world: World | None = None) -> None:
 
 
 def run(args: argparse.Namespace, world: World) -> int:
-    from pipeline.stages import associate, compare, plan, report
+    from pipeline.stages import plan
 
     config = configs.load(args.config, args.set)
     run_dir = _create(args.run_dir, config, world)
     plan.run(run_dir, config, world)
     _pick(run_dir, config, world)
+    from pipeline.stages import associate, compare, report  # now: a rank that reads shall not carry them
+
     associate.run(run_dir, config, world)
     compare.run(run_dir, config, world)
     report.run(run_dir, config, world)

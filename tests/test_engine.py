@@ -10,7 +10,7 @@ from pipeline.maths import triggers
 from pipeline.maths.windows import Blender, plan
 from pipeline.models import blend as blending
 from pipeline.models import cuda, runs
-from pipeline.models.blend import blend, by_sample
+from pipeline.models.blend import blend, blend_in, by_sample
 from pipeline.models.engine import WHOLE, Engine
 from pipeline.models.networks import SeisBench
 from pipeline.records import NS, Scores, Waveform
@@ -74,6 +74,9 @@ def test_blending_gives_the_bytes_of_the_blender(stacking, blinding, chunk, monk
         ours = by_sample(torch.from_numpy(answers), windows, n, stacking, blinding).numpy()
         np.testing.assert_array_equal(ours, expected)
         assert (ours.view(np.int32) == expected.view(np.int32))[~np.isnan(ours)].all()
+        edges = np.sort(rng.choice(n + 1, min(2 * (n // 20), n // 2 * 2), replace=False)).reshape(-1, 2)
+        some = blend_in(torch.from_numpy(answers), windows, edges, stacking, blinding).numpy()
+        np.testing.assert_array_equal(some, expected[:, runs.places(edges)])
 
 
 def test_windows_in_no_order_are_blended_in_theirs():
@@ -134,7 +137,13 @@ def test_candidates_are_the_runs_and_what_is_around_them():
             expected[max(at - 5, 0) : at + samples - 2 + 5] = True
         spans = runs.candidates(torch.from_numpy(trace), (0.3, 0.4), 5)
         assert (spans[1:, 0] > spans[:-1, 1]).all()
-        np.testing.assert_array_equal(runs.mask(spans, n, CPU).numpy(), expected)
+        places = runs.places(spans)
+        assert places.tolist() == np.flatnonzero(expected).tolist()
+        inside = runs.find(torch.from_numpy(trace), (0.3, 0.4))
+        for ours, theirs in zip(
+            runs.find_in(torch.from_numpy(trace[:, places]), spans, (0.3, 0.4)), inside, strict=True
+        ):
+            np.testing.assert_array_equal(ours, theirs)
         windows = np.array([[a, b] for a in range(0, n, 7) for b in (1, 3, 20) if a + b <= n])
         assert runs.sees(windows, spans).tolist() == [bool(expected[a : a + b].any()) for a, b in windows.tolist()]
 

@@ -77,7 +77,8 @@ def split(config, **more):
 
 
 def snapshot(run_dir):
-    return {p.relative_to(run_dir.root): p.read_bytes() for p in sorted(run_dir.root.rglob("*")) if p.is_file()}
+    found = (p for p in sorted(run_dir.root.rglob("*")) if p.is_file() and run_dir.meter not in p.parents)
+    return {p.relative_to(run_dir.root): p.read_bytes() for p in found}
 
 
 @pytest.fixture

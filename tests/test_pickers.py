@@ -15,7 +15,8 @@ from pipeline.errors import ConfigError
 from pipeline.formats.waveforms import read_shard
 from pipeline.maths import filters, triggers
 from pipeline.models import generic, weights
-from pipeline.models.picker import Picker, Pickers, load, seeing
+from pipeline.models.engine import seeing
+from pipeline.models.picker import Picker, Pickers, load
 from pipeline.records import DAY_NS, NS, Shard, Waveform
 from tests.test_picker import part, waveform
 from tests.weights_at_hand import need

@@ -45,6 +45,14 @@ class Scorer(Protocol):
     def both(self, waveform: Waveform) -> Both: ...
 
 
+class Local(Scorer, Protocol):
+    """A `Scorer` on this rank, which can load a waveform while it works on another."""
+
+    def load(self, waveform: Waveform) -> Any: ...
+    def runs_of(self, held: Any) -> tuple[Runs, ...]: ...
+    def both_of(self, held: Any) -> Both: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Greeting:
     """What a reader must know before it reads."""

@@ -111,6 +111,14 @@ class Picker:
 
 
 @dataclass(frozen=True, slots=True)
+class Held:
+    """A waveform, and what the engines of all pickers have of it on their device."""
+
+    waveform: Waveform
+    loaded: tuple[Loaded, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Pickers:
     """The pickers of a run, the main one first, or their ensemble: one waveform on the device for all of them."""
 
@@ -147,21 +155,33 @@ class Pickers:
         """What a shard must read beyond each midnight, s."""
         return max(picker.context_s for picker in self.pickers)
 
+    def load(self, waveform: Waveform) -> Held:
+        """``waveform`` on the device, or on its way there while the one before is scored. Raises as `Picker.scores`."""
+        return Held(waveform, load([engine for picker in self.pickers for engine in picker.engines], waveform))
+
     def runs(self, waveform: Waveform) -> tuple[Runs, ...]:
         """Of each picker where its probabilities reach its thresholds. Raises ConfigError as `Picker.scores`."""
-        return tuple(picker._runs(traced, waveform) for picker, traced in self._traced(waveform))
+        return self.runs_of(self.load(waveform))
+
+    def runs_of(self, held: Held) -> tuple[Runs, ...]:
+        """`runs` of what is on the device."""
+        return tuple(picker._runs(traced, held.waveform) for picker, traced in self._traced(held))
 
     def scores(self, waveform: Waveform) -> tuple[Scores, ...]:
         """The probabilities of each picker, see `Picker.scores`."""
-        return tuple(_scores(traced, waveform) for _, traced in self._traced(waveform))
+        return self.both(waveform)[1]
 
     def both(self, waveform: Waveform) -> tuple[tuple[Runs, ...], tuple[Scores, ...]]:
         """`runs` and `scores` of one evaluation."""
-        found = [(p._runs(traced, waveform), _scores(traced, waveform)) for p, traced in self._traced(waveform)]
+        return self.both_of(self.load(waveform))
+
+    def both_of(self, held: Held) -> tuple[tuple[Runs, ...], tuple[Scores, ...]]:
+        """`both` of what is on the device."""
+        found = [(p._runs(traced, held.waveform), _scores(traced, held.waveform)) for p, traced in self._traced(held)]
         return tuple(first for first, _ in found), tuple(second for _, second in found)
 
-    def _traced(self, waveform: Waveform) -> Iterator[tuple[Picker, Traced]]:
-        loaded = iter(load([engine for picker in self.pickers for engine in picker.engines], waveform))
+    def _traced(self, held: Held) -> Iterator[tuple[Picker, Traced]]:
+        loaded = iter(held.loaded)
         for picker in self.pickers:
             yield picker, picker.traced([next(loaded) for _ in picker.engines])
 

@@ -62,7 +62,8 @@ def find_in(values: Tensor, spans: Int, thresholds: Sequence[float]) -> tuple[In
 def places(spans: Int) -> Int:
     """The samples (m,) of ``spans`` (k, 2), half-open, one after the other."""
     sizes = spans[:, 1] - spans[:, 0]
-    return np.arange(int(sizes.sum()), dtype=np.int64) + np.repeat(spans[:, 0] - (np.cumsum(sizes) - sizes), sizes)
+    at: Int = np.arange(int(sizes.sum())) + np.repeat(spans[:, 0] - (np.cumsum(sizes) - sizes), sizes)
+    return at
 
 
 def sees(windows: Int, spans: Int) -> Bool:

@@ -10,11 +10,13 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import Any
 
 import numpy as np
 
+from pipeline import meter
 from pipeline.cluster import exchange, roles, scratch
-from pipeline.cluster.exchange import Lost, Scorer
+from pipeline.cluster.exchange import Local, Lost, Scorer
 from pipeline.cluster.roles import Role
 from pipeline.cluster.world import World, share
 from pipeline.config import Compute, Config, Pick
@@ -22,6 +24,8 @@ from pipeline.errors import ConfigError, NoData
 from pipeline.formats import results, tables, waveforms
 from pipeline.logs import Progress
 from pipeline.maths import triggers
+from pipeline.maths.spent import sentences, totals
+from pipeline.meter import Meter
 from pipeline.models import checked, weights
 from pipeline.records import NS, Outcome, Picks, Runs, Scores, Shard, Shards, Waveform
 from pipeline.rundir import RunDir, of_pickers, publish, require
@@ -30,13 +34,13 @@ log = logging.getLogger(__name__)
 Reading = tuple[Waveform, tuple[str, ...]]  # and notes on what was repaired
 Get = Callable[[], Reading]
 Read = Callable[[Shard], Reading]
-MakeScorer = Callable[[Pick, Compute], Scorer]
+MakeScorer = Callable[[Pick, Compute], Local]
 MakeRead = Callable[[Config, Scorer], Read]
 Makers = tuple[MakeScorer, MakeRead]
 Targets = Sequence[tuple[RunDir, Config]]  # of each picker, the main one first
 
 
-def local_scorer(pick: Pick, compute: Compute) -> Scorer:
+def local_scorer(pick: Pick, compute: Compute) -> Local:
     """All pickers of the run on this rank. Raises ConfigError. Only a rank that scores carries torch."""
     from pipeline.models.picker import Pickers
 
@@ -71,17 +75,31 @@ def run(
     # One look at the disk, by one rank: the answer changes while others publish.
     todo = world.bcast(results.missing(run_dir, plan.rows()) if world.rank == 0 else [])
     tally: Counter[str] = Counter()
+    own = Meter(world.bcast(meter.new_start() if world.rank == 0 else ""), world.rank, config)
     if todo:
         if world.rank == 0:
             require_same_weights(targets)
         everyone = roles.take(world, config.compute)  # here all wait for rank 0
         mine = hand(plan, todo, [rank for rank, role in enumerate(everyone) if role.reads], world.rank)
-        tally = work(targets, mine, everyone[world.rank], world, (make_scorer, make_read))
+        own.on(everyone[world.rank].device)
+        tally = work(targets, mine, everyone[world.rank], world, (make_scorer, make_read), own)
     tallies = world.gather(tally)
     if world.rank == 0:
-        for each, _ in reversed(targets):
-            results.fold(each, plan.rows())
+        with own.time("fold"):
+            for each, _ in reversed(targets):
+                results.fold(each, plan.rows())
+    if todo:
+        _keep(run_dir, world, own)
     return world.bcast(sum(tallies, Counter()) if tallies else tally)
+
+
+def _keep(run_dir: RunDir, world: World, own: Meter) -> None:
+    """Keep what all ranks spent, and say it."""
+    spent = world.gather(own.spent)
+    if spent:
+        meter.close(run_dir.meter, spent)
+        for line in sentences(totals(spent)):
+            log.info("%s", line)
 
 
 def require_same_weights(targets: Targets) -> None:
@@ -108,28 +126,36 @@ def hand(plan: Shards, todo: Sequence[Shard], readers: list[int], rank: int) -> 
     return hands[readers.index(rank)] if rank in readers else []
 
 
-def work(targets: Targets, mine: list[Shard], role: Role, world: World, make: Makers) -> Counter[str]:
+def work(targets: Targets, mine: list[Shard], role: Role, world: World, make: Makers, own: Meter) -> Counter[str]:
     """What ``role`` asks of this rank: score until all its readers are done, or pick its own shards."""
     config, (make_scorer, make_read) = targets[0][1], make
     compute = config.compute.model_copy(update={"device": role.device})
     if role.clients:
-        serve(make_scorer(config.pick, compute), role.clients, world)
+        with own.time("load"):
+            scorer = make_scorer(config.pick, compute)
+        serve(scorer, role.clients, world, own)
     elif role.server is not None:
         parent = scratch.folder(compute, readers=len(world.node))
         with exchange.remote(world, role.server, parent, compute.answer_timeout_s) as remote:
-            return pick_shards(targets, mine, remote, ahead(make_read(config, remote), mine))
+            read = own.timed(make_read(config, remote), "read")
+            return pick_shards(targets, mine, remote, waited(ahead(read, mine), own), own)
     elif mine:
-        scorer = make_scorer(config.pick, compute)
-        read = make_read(config, scorer)
-        return pick_shards(targets, mine, scorer, in_turn(read, mine) if role.device == "cpu" else ahead(read, mine))
+        with own.time("load"):
+            scorer = make_scorer(config.pick, compute)
+        read = own.timed(make_read(config, scorer), "read")
+        gets = in_turn(read, mine) if role.device == "cpu" else waited(ahead(read, mine), own)
+        return pick_shards(targets, mine, scorer, gets, own)
     return Counter()
 
 
-def serve(scorer: Scorer, clients: tuple[int, ...], world: World) -> None:
+def serve(scorer: Local, clients: tuple[int, ...], world: World, own: Meter) -> None:
     """Score for ``clients`` until they hang up."""
     greeting = exchange.Greeting(scorer.rate_hz, scorer.context_s)
-    answers: dict[exchange.Wanted, Callable[[Waveform], object]] = {"runs": scorer.runs, "both": scorer.both}
-    calls = exchange.serve(world, greeting, lambda waveform: waveform, answers, clients)
+    answers: dict[exchange.Wanted, Callable[[Any], object]] = {
+        "runs": own.timed(scorer.runs_of, "score"),
+        "both": own.timed(scorer.both_of, "score"),
+    }
+    calls = exchange.serve(world, greeting, scorer.load, answers, clients)
     log.info("scored %d waveforms for ranks %s", calls, ", ".join(map(str, clients)))
 
 
@@ -147,19 +173,27 @@ def ahead(read: Read, shards: Sequence[Shard]) -> Iterator[Get]:
             yield coming.popleft().result
 
 
-def pick_shards(targets: Targets, shards: Sequence[Shard], scorer: Scorer, gets: Iterator[Get]) -> Counter[str]:
+def waited(gets: Iterator[Get], own: Meter) -> Iterator[Get]:
+    """``gets``, the time that they take counted as waiting."""
+    return (own.timed(get, "wait") for get in gets)
+
+
+def pick_shards(
+    targets: Targets, shards: Sequence[Shard], scorer: Scorer, gets: Iterator[Get], own: Meter
+) -> Counter[str]:
     """Pick ``shards``, each read by one of ``gets``."""
     tally, progress = Counter[str](), Progress("picked shards", len(shards))
     for shard, get in zip(shards, gets, strict=True):
-        tally += pick_shard(targets, shard, scorer, get)
+        tally += pick_shard(targets, shard, scorer, get, own)
+        own.keep(targets[0][0].meter)
         progress.step(shard.id)
     return tally
 
 
-def pick_shard(targets: Targets, shard: Shard, scorer: Scorer, get: Get) -> Counter[str]:
+def pick_shard(targets: Targets, shard: Shard, scorer: Scorer, get: Get, own: Meter) -> Counter[str]:
     """Pick one shard and publish how it ended; the one place where a shard's errors are caught."""
     try:
-        ended = detect(targets, shard, scorer, get)
+        ended = detect(targets, shard, scorer, get, own)
     except NoData as e:
         ended = [(Picks.empty(), Outcome(shard.id, "empty", str(e), 0, 0.0))] * len(targets)
     except (ConfigError, Lost):
@@ -171,22 +205,28 @@ def pick_shard(targets: Targets, shard: Shard, scorer: Scorer, get: Get) -> Coun
         _stop_if_too_many(*targets[0])
         return Counter({"failed": 1})
     # The main picker last: what it has, all have.
-    for (run_dir, _), (picks, outcome) in reversed(list(zip(targets, ended, strict=True))):
-        results.write_part(run_dir, shard, picks, outcome)
+    with own.time("publish"):
+        for (run_dir, _), (picks, outcome) in reversed(list(zip(targets, ended, strict=True))):
+            results.write_part(run_dir, shard, picks, outcome)
     picks, outcome = ended[0]
+    start, stop = shard.within_ns(targets[0][1].run.span_ns)
+    n_picks = sum(len(found) for found, _ in ended)
+    own.count(shards=1, picks=n_picks, data_s=outcome.valid_fraction * (stop - start) / NS)
     return Counter({outcome.end: 1, "picks": len(picks)})
 
 
-def detect(targets: Targets, shard: Shard, scorer: Scorer, get: Get) -> list[tuple[Picks, Outcome]]:
+def detect(targets: Targets, shard: Shard, scorer: Scorer, get: Get, own: Meter) -> list[tuple[Picks, Outcome]]:
     """Read, score and pick one shard: what each picker found."""
     config = targets[0][1]
     span_ns = shard.within_ns(config.run.span_ns)
     waveform, notes = get()
-    found = _scored(targets, shard, scorer, waveform)
+    with own.time("wait" if isinstance(scorer, exchange.Remote) else "score"):
+        found = _scored(targets, shard, scorer, waveform)
     fraction = _valid_fraction(waveform, span_ns)
     ended = []
     for runs in found:
-        picks = triggers.picks(runs, waveform, shard.channel, config.pick.min_separation_s, span_ns)
+        with own.time("triggers"):
+            picks = triggers.picks(runs, waveform, shard.channel, config.pick.min_separation_s, span_ns)
         ended.append((picks, Outcome(shard.id, "picked", "", len(picks), fraction, notes)))
     return ended
 

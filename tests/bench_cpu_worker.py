@@ -54,7 +54,7 @@ def our_day(weight: str, root: Path, threads: int, precision: str) -> Day:
 
     def day() -> tuple[dict, dict]:
         begin = time.perf_counter()
-        wave, _ = waveforms.read_shard(archive, shard, context_s, picker.rate_hz, shard.span_ns)
+        wave, _ = waveforms.read_shard(archive, shard, context_s, picker.rate_hz, shard.span_ns, threads)
         read = time.perf_counter()
         runs = picker.runs(wave)
         scored = time.perf_counter()

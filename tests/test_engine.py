@@ -288,7 +288,7 @@ def test_a_trace_is_the_same_with_either_network():
 class Recorder:
     """Answers 1, and remembers what it was asked."""
 
-    precisions = ("fp32",)
+    precisions, by_group = ("fp32",), True
 
     def __init__(self):
         self.asked = []

@@ -53,10 +53,11 @@ def test_with_gpus_the_slower_of_reading_and_scoring_sets_the_pace(ranks, gpus, 
     assert found.gpu_h == pytest.approx(gpus * found.wall_h)
 
 
-def test_one_rank_folds_for_all():
+@pytest.mark.parametrize(("ranks", "days_of_one"), [(1, 12), (5, 3), (100, 1)])
+def test_each_day_is_folded_by_one_rank(ranks, days_of_one):
     folding = replace(COST, seconds={**COST.seconds, "fold": 0.01})
-    alone, with_fold = (estimate.estimate(WORK, cost, Layout(100, threads=2)) for cost in (COST, folding))
-    assert (with_fold.wall_h - alone.wall_h) * 3600 == pytest.approx(1200 * 0.01)
+    alone, with_fold = (estimate.estimate(WORK, cost, Layout(ranks, threads=2)) for cost in (COST, folding))
+    assert (with_fold.wall_h - alone.wall_h) * 3600 == pytest.approx(1200 * 0.01 * days_of_one / 12)
 
 
 def test_short_days_cost_their_share():

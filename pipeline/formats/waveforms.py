@@ -6,6 +6,7 @@ What is decided here, and why, is in docs/decisions/004-merging-and-resampling.m
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 
 import numpy as np
@@ -26,14 +27,20 @@ Channels = dict[str, list[Piece]]  # pieces by channel code
 
 
 def read_shard(
-    archive: Archive, shard: Shard, context_s: float, rate_hz: float, span_ns: tuple[int, int]
+    archive: Archive,
+    shard: Shard,
+    context_s: float,
+    rate_hz: float,
+    span_ns: tuple[int, int],
+    threads: int = 1,
 ) -> tuple[Waveform, tuple[str, ...]]:
     """The waveform of ``shard`` at ``rate_hz``, and notes on what was left out or repaired.
 
     It covers the shard's day within the run's half-open ``span_ns``, with ``context_s`` on both sides
     from the same and the neighbouring days' files, trimmed to where data exist. A sample is valid where
     at least one component has data, the others being 0 (``archive.missing_components`` "zero"), or where
-    all three have ("skip"). The mean of each stretch between gaps is removed.
+    all three have ("skip"). The mean of each stretch between gaps is removed. Up to three ``threads`` clean a
+    component each.
 
     Raises NoData ("no usable component", "too short") and BadData ("no file"; or file, value, remedy).
     """
@@ -48,7 +55,7 @@ def read_shard(
     if not channels:
         raise NoData("; ".join([f"no usable component: no data of {shard.channel} in the span", *notes]))
     axis = window_axis([p for pieces in channels.values() for p in pieces], rate_hz, window)
-    samples, have, more = _assemble(channels, axis, archive.min_segment_s)
+    samples, have, more = _assemble(channels, axis, archive.min_segment_s, threads)
     notes += more
     valid = have.all(axis=0) if archive.missing_components == "skip" else have.any(axis=0)
     stretches = signals.drop_short(valid, _samples(archive.min_segment_s, rate_hz))
@@ -69,18 +76,26 @@ def _samples(duration_s: float, rate_hz: float) -> int:
     return max(1, round(duration_s * rate_hz))
 
 
-def _assemble(channels: Channels, axis: Axis, min_segment_s: float) -> tuple[Float32, Bool, list[str]]:
-    """Samples float32 (3, n), where each component has data, bool (3, n), and notes."""
+def _assemble(channels: Channels, axis: Axis, min_segment_s: float, threads: int) -> tuple[Float32, Bool, list[str]]:
+    """Samples float32 (3, n), where each component has data, bool (3, n), and notes. A thread fills a row."""
     samples, have = np.empty((3, axis.n), np.float32), np.empty((3, axis.n), np.bool_)
-    findings = Findings()
     rows, notes = component_rows(sorted(channels))
-    for row, names in enumerate(rows):
-        pieces = {name: channels.pop(name) for name in names}  # a component's memory is free once it is laid
+    at_least = _samples(min_segment_s, axis.rate_hz)
+
+    def fill(row: int) -> Findings:
+        findings = Findings()
+        pieces = {name: channels.pop(name) for name in rows[row]}  # a component's memory is free once it is laid
         if pieces:
-            have[row] = fill_row(samples[row], axis, pieces, _samples(min_segment_s, axis.rate_hz), findings)
+            have[row] = fill_row(samples[row], axis, pieces, at_least, findings)
         else:
             samples[row], have[row] = 0, False
-    return samples, have, notes + findings.sentences()
+        return findings
+
+    everything = Findings()
+    with ThreadPoolExecutor(threads) as pool:
+        for findings in pool.map(fill, range(3)):
+            everything.found |= findings.found  # each is of other channels
+    return samples, have, notes + everything.sentences()
 
 
 def component_rows(codes: Sequence[str]) -> tuple[list[list[str]], list[str]]:

@@ -112,7 +112,7 @@ def estimate(work: Work, cost: Cost, layout: Layout, sizes: Sizes | None = None)
 
     Shards are dealt evenly and no rank is done before its last: a rank has ``ceil(shards / readers)`` of them.
     Scoring on a CPU divides over the threads of a rank, all else runs on one. With GPUs, ranks read while GPUs
-    score, and the slower of the two sets the pace. In the end one rank folds the days.
+    score, and the slower of the two sets the pace. In the end the days are folded, each by one rank.
     """
     if layout.ranks < 1 or layout.threads < 1 or layout.gpus < 0:
         raise ValueError(f"{layout}: at least one rank and one thread")
@@ -120,7 +120,8 @@ def estimate(work: Work, cost: Cost, layout: Layout, sizes: Sizes | None = None)
     mine = ceil(work.shards / layout.readers) * (work.station_days / work.shards) if work.shards else 0.0
     ranks_s = mine * on_ranks
     gpus_s = ceil(work.shards / layout.gpus) / work.shards * work.station_days * on_gpus if on_gpus and mine else 0.0
-    fold_s = cost.seconds.get(FOLDING, 0.0) * work.station_days
+    folders = max(1, min(layout.ranks, work.days))
+    fold_s = cost.seconds.get(FOLDING, 0.0) * work.station_days * ceil(work.days / folders) / max(1, work.days)
     wall_h = (cost.load_s + max(ranks_s, gpus_s) + fold_s) / HOUR_S
     kept, peak, files, peak_files = _space(work, cost, sizes or Sizes())
     return Estimate(

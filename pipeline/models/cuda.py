@@ -61,7 +61,7 @@ def send(samples: Float32, device: torch.device) -> Sent:
 
     They may be changed once this returns, if the device is a GPU; on the CPU they are shared, not copied.
     """
-    here = torch.from_numpy(np.ascontiguousarray(samples))
+    here = torch.from_numpy(samples)
     if device.type != "cuda":
         return Sent(here.to(device))
     with torch.cuda.stream(_copies(device)):
@@ -107,6 +107,7 @@ class Chunked:
         body_of: Callable[[str], tuple[Body, bool]] | None = None,
     ) -> None:
         self.device, self.columns, self.chunk = device, columns, chunk
+        self.by_group = True
         self._rows = torch.tensor(rows, device=device)
         self._length = int(model.in_samples)
         known = DTYPES if body_of or lean.covers(model, columns) else precisions_of(model)

@@ -113,6 +113,9 @@ class Engine:
         A group is scored on its own: a seam's windows must be the same batch in both shards. So must those of them
         that are wanted, and the two shards may want others, therefore a small group is scored as a whole.
         """
+        if not self.network.by_group:
+            chosen = loaded.windows if wanted is None else loaded.windows[wanted]
+            return self.network.answers(loaded.samples, chosen, precision)
         parts, begin = [torch.empty((0, len(self.phases), self.length), device=self.device)], 0
         for group in loaded.groups:
             here = np.ones(len(group), np.bool_) if wanted is None else wanted[begin : begin + len(group)]

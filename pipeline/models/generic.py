@@ -39,6 +39,10 @@ class Part:
     def precisions(self) -> tuple[str, ...]:
         return self.inner.precisions
 
+    @property
+    def by_group(self) -> bool:
+        return self.inner.by_group
+
     def answers(self, samples: Tensor, windows: Int, precision: str) -> Tensor:
         """See `Network`."""
         answers = self.inner.answers(samples, windows, precision)
@@ -61,6 +65,7 @@ class Points:
     columns: tuple[int, ...]
     stride: int
     threads: int = 1
+    by_group: bool = True
 
     @property
     def length(self) -> int:

@@ -22,6 +22,7 @@ class Kernels:
     """A network of the kernels between tensors, which share memory with its arrays."""
 
     inner: Native
+    by_group: bool = False
 
     @property
     def precisions(self) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """Windows in, probabilities out: the ways in which a model can be evaluated.
 
-A network's answer to a window depends on that window alone, to the bit: not on its neighbours in a batch, not on
-the number of threads. The first way is SeisBench's own code; the others must agree with it.
+A network's answer to a window depends on that window alone, to the bit, or on the group that it is scored with
+(``by_group``); never on the number of threads. The first way is SeisBench's own code; the others must agree with it.
 """
 
 from __future__ import annotations
@@ -21,10 +21,17 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Network(Protocol):
-    """``precisions`` that it can compute in; normalisation and probabilities are FP32 in each of them."""
+    """``precisions`` that it can compute in; normalisation and probabilities are FP32 in each of them.
+
+    ``by_group``: the last bits depend on which windows are scored together, so that each group of windows, see
+    `pipeline.maths.windows.Plan`, must be scored on its own.
+    """
 
     @property
     def precisions(self) -> tuple[str, ...]: ...
+
+    @property
+    def by_group(self) -> bool: ...
 
     def answers(self, samples: Tensor, windows: Int, precision: str) -> Tensor:
         """Probabilities float32 (w, phases, length) of the ``windows`` (w, 2), rows (start, samples).
@@ -47,6 +54,7 @@ class SeisBench:
     rows: tuple[int, ...]
     columns: tuple[int, ...]
     threads: int = 1
+    by_group: bool = True
 
     @property
     def precisions(self) -> tuple[str, ...]:

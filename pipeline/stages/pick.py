@@ -53,7 +53,8 @@ def archive_reader(config: Config, scorer: Scorer) -> Read:
     context_s = max(config.archive.context_s, scorer.context_s)
 
     def read(shard: Shard) -> Reading:
-        return waveforms.read_shard(config.archive, shard, context_s, scorer.rate_hz, config.run.span_ns)
+        span_ns, threads = config.run.span_ns, config.compute.threads
+        return waveforms.read_shard(config.archive, shard, context_s, scorer.rate_hz, span_ns, threads)
 
     return read
 
@@ -84,13 +85,20 @@ def run(
         own.on(everyone[world.rank].device)
         tally = work(targets, mine, everyone[world.rank], world, (make_scorer, make_read), own)
     tallies = world.gather(tally)
-    if world.rank == 0:
-        with own.time("fold"):
-            for each, _ in reversed(targets):
-                results.fold(each, plan.rows())
+    world.bcast(None)  # all parts are published
+    with own.time("fold"):
+        for each, _ in reversed(targets):
+            results.fold(each, of_days(plan.rows(), world))
+    world.gather(None)  # all days are folded
     if todo:
         _keep(run_dir, world, own)
     return world.bcast(sum(tallies, Counter()) if tallies else tally)
+
+
+def of_days(shards: list[Shard], world: World) -> list[Shard]:
+    """The shards of the days that are this rank's to fold."""
+    days = set(sorted({shard.day for shard in shards})[world.rank :: world.size])
+    return [shard for shard in shards if shard.day in days]
 
 
 def _keep(run_dir: RunDir, world: World, own: Meter) -> None:

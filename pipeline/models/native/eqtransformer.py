@@ -75,7 +75,9 @@ class NativeEQTransformer(Network):
             raise ConfigError(f"blinding {blinding} leaves nothing of windows of {LENGTH} samples")
         names = ("fp32", "bf16") if build.library().native_has_bf16() else ("fp32",)
         packed = {name: b"".join(_layers(model, columns, name == "bf16")) for name in names}
-        return cls(_settings(model, rows, columns, blinding), packed, threads)
+        made = cls(_settings(model, rows, columns, blinding), packed, threads)
+        made.blind = blinding
+        return made
 
 
 def _settings(model: Any, rows: tuple[int, ...], columns: tuple[int, ...], blinding: tuple[int, int]) -> Settings:

@@ -24,6 +24,7 @@ class Network:
 
     kernel: ClassVar[str]
     length: ClassVar[int]
+    blind: tuple[int, int] = (0, 0)  # positions at the start and end of an answer that the kernels leave alone
     precisions: tuple[str, ...]
 
     def __init__(self, settings: Any, packed: dict[str, bytes], threads: int) -> None:
@@ -44,10 +45,11 @@ class Network:
         """
         if precision not in self.precisions:
             raise ValueError(f"precision {precision!r} is none of {', '.join(self.precisions)}")
-        samples, plan = np.ascontiguousarray(samples, np.float32), self._checked(windows, samples.shape)
+        samples, plan = _with_rows(samples), self._checked(windows, samples.shape)
         if max(self._settings.rows) >= len(samples):
             raise ValueError(f"samples have {len(samples)} rows, but row {max(self._settings.rows)} is asked for")
-        out = np.zeros((len(plan), self._settings.chosen, self.length), np.float32)
+        out = np.empty((len(plan), self._settings.chosen, self.length), np.float32)
+        out[..., : self.blind[0]] = out[..., self.length - self.blind[1] :] = 0
         size = BLOCKS * self._lanes
         firsts = range(0, len(plan), size)
 
@@ -75,7 +77,7 @@ class Network:
             ctypes.c_void_p(x.ctypes.data) for x in (scratch, samples, plan, out)
         )
         n, count, bf16 = (
-            ctypes.c_int64(samples.shape[1]),
+            ctypes.c_int64(samples.strides[0] // samples.itemsize),
             ctypes.c_int64(len(plan)),
             ctypes.c_int32(precision == "bf16"),
         )
@@ -96,3 +98,10 @@ class Network:
         for _ in range(threads):
             queue.put(build.aligned(scratch.value))
         return queue
+
+
+def _with_rows(samples: Float32) -> Float32:
+    """``samples`` float32 with each row in one piece of memory, wherever the rows are; a copy only if need be."""
+    if samples.dtype == np.float32 and samples.strides[1] == samples.itemsize and samples.strides[0] > 0:
+        return samples
+    return np.ascontiguousarray(samples, np.float32)

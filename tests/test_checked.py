@@ -40,6 +40,7 @@ def pick(tmp_path, monkeypatch):
     """A weight, which need not be a model for its digest, and an empty store."""
     monkeypatch.setenv("ORCOLAT_WEIGHTS", str(tmp_path / "store"))
     monkeypatch.setattr(checked, "SHIPPED", tmp_path / "shipped.json")
+    monkeypatch.setattr(checked, "network_kind", lambda pick, compute: "SeisBench")
     (tmp_path / "model.pt").write_bytes(b"tensors")
     (tmp_path / "model.json").write_text('{"class": "PhaseNet"}')
     return Pick(weight=f"file:{tmp_path / 'model.pt'}", precision="screened")
@@ -151,7 +152,14 @@ def test_a_record_survives_the_file(pick):
 
 
 def test_the_projects_own_checks_are_valid():
-    assert all(check.device and check.counts and check.agrees for check in checked.read(checked.SHIPPED))
+    shipped = checked.read(checked.SHIPPED)
+    assert {check.weight for check in shipped} >= {"phasenet/original", "eqtransformer/original"}
+    assert all(check.device and check.counts and check.agrees for check in shipped)
+
+
+def test_a_check_of_another_network_does_not_count(pick):
+    checked.record([check(pick, engine="Kernels")])
+    assert "on cpu by SeisBench was never checked" in gate(pick)
 
 
 def test_the_device_is_named_and_one_that_cannot_be_seen_is_asked_for_later(pick, monkeypatch):

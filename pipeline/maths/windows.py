@@ -25,10 +25,11 @@ class Plan:
     """Windows as integer rows (start, samples); samples < length only where a whole segment is shorter.
 
     ``groups`` are to be evaluated one after the other and no batch may mix two of them, because a seam's
-    windows must sit at the same places of the same batches in both shards.
+    windows must sit at the same places of the same batches in both shards. The last ``seams`` of them are seams.
     """
 
     groups: tuple[Int, ...]
+    seams: int = 0
 
 
 def plan(
@@ -48,7 +49,7 @@ def plan(
     for start, stop in segments(valid, min_segment):
         for first, last, is_seam in _pieces(start, stop, length, midnights if midnights is not None else []):
             (seams if is_seam else rest).append(_cover(first, last, length, length - overlap, grid))
-    return Plan((*([np.concatenate(rest)] if rest else []), *seams))
+    return Plan((*([np.concatenate(rest)] if rest else []), *seams), len(seams))
 
 
 def segments(valid: Bool, min_segment: int = 1) -> Int:

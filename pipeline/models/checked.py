@@ -65,9 +65,9 @@ class Check(BaseModel):
         return min(self.f1_p, self.f1_s) >= LEAST_F1
 
     @property
-    def about(self) -> tuple[str, str, str]:
+    def about(self) -> tuple[str, str, str, str]:
         """What the gate asks for."""
-        return self.sha256, self.precision, self.device
+        return self.sha256, self.precision, self.device, self.engine
 
     @property
     def verdict(self) -> str:
@@ -114,7 +114,7 @@ def _version(name: str) -> str:
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
-        return "not installed"
+        return "checkout"
 
 
 CHECKS = TypeAdapter(list[Check])
@@ -164,8 +164,17 @@ def device_kind(device: str) -> str | None:
     return torch.cuda.get_device_name(index) if index < torch.cuda.device_count() else None
 
 
+def network_kind(pick: Pick, compute: Compute) -> str:
+    """The class of the network that evaluates ``pick.weight`` here. Raises ConfigError."""
+    from pipeline.models.picker import engine_of
+
+    return type(engine_of(weights.load(pick.weight), pick, compute).network).__name__
+
+
 def require(pick: Pick, compute: Compute) -> None:
     """Raises ConfigError unless ``pick.precision`` of each weight was checked on this device, and passed.
+
+    The check must be of the network that would be used: our kernels, SeisBench's own code, that of a GPU.
 
     FP32 needs no check, and nothing does with ``pick.allow_unchecked_precision``. A GPU that cannot be seen from
     here (a run is planned on a login node) is not asked for: the pick stage asks again.
@@ -173,13 +182,13 @@ def require(pick: Pick, compute: Compute) -> None:
     if pick.precision == "fp32" or pick.allow_unchecked_precision:
         return
     device = device_kind(compute.device)
-    for name in pick.weights if device else ():
-        digest = weights.digest(name)
-        about = digest, pick.precision, device
+    for each in pick.pickers if device else ():
+        name, digest, network = each.weight, weights.digest(each.weight), network_kind(each, compute)
+        about = digest, pick.precision, device, network
         found = [check for check in (*read(SHIPPED), *read(store(digest))) if check.about == about and check.counts]
         if not found or not found[-1].agrees:
             raise ConfigError(
-                f"pick.precision {pick.precision!r} with weight {name} (sha256 {digest[:12]}) on {device} "
+                f"pick.precision {pick.precision!r} with weight {name} (sha256 {digest[:12]}) on {device} by {network} "
                 f"{_why(found)}: run `orcolat parity CONFIG --precision {pick.precision}` on such a device with at "
                 f"least {LEAST_PICKS} picks of each phase, or take pick.precision = 'fp32', or set "
                 "pick.allow_unchecked_precision = true"

@@ -61,7 +61,7 @@ def send(samples: Float32, device: torch.device) -> Sent:
 
     They may be changed once this returns, if the device is a GPU; on the CPU they are shared, not copied.
     """
-    here = torch.from_numpy(samples)
+    here = torch.from_numpy(samples if min(samples.strides) > 0 else np.ascontiguousarray(samples))
     if device.type != "cuda":
         return Sent(here.to(device))
     with torch.cuda.stream(_copies(device)):
@@ -130,7 +130,7 @@ class Chunked:
                 found = self._tried(samples, windows, precision, size)
                 if found is not None:
                     return found
-                self._halve(size)
+                self._make_room(size)
 
     def _size(self, group: int) -> int:
         """How many windows at once for a ``group``."""
@@ -145,8 +145,16 @@ class Chunked:
                 raise
             return None
 
-    def _halve(self, size: int) -> None:
-        if size // 2 < SMALLEST:
+    def _make_room(self, size: int) -> None:
+        """Forget all that is recorded; if that was not it, halve the chunk."""
+        recorded = len(self._runners)
+        self._runners.clear()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+            self._pool = torch.cuda.graph_pool_handle() if self._graphs else None  # the old one may be half alive
+        if recorded > 1:
+            return  # others held memory, too: once more, with this one alone
+        if self.chunk // 2 < SMALLEST:
             raise ConfigError(
                 f"compute.device {str(self.device)!r}: no memory for {size} windows at once: take a GPU with more free "
                 "memory or fewer processes on it, pick.precision 'bf16' or 'fp16', or compute.device 'cpu'"
@@ -154,12 +162,9 @@ class Chunked:
         log.warning(
             "%s is out of memory: %d windows at once from now on instead of %d; probabilities may differ in their "
             "last bits from those before, and from another process's",
-            self.device, size // 2, self.chunk,
+            self.device, self.chunk // 2, self.chunk,
         )  # fmt: skip
-        self.chunk = size // 2
-        self._runners.clear()
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        self.chunk //= 2
 
     def _all(self, samples: Tensor, windows: Int, precision: str, size: int) -> Tensor:
         table = _moved(windows, self.device)
@@ -203,7 +208,8 @@ class Runner:
         torch.cuda.current_stream(device).wait_stream(beside)
         graph = torch.cuda.CUDAGraph()
         # Another thread may ask for memory meanwhile, to send the next waveform: that must not break the recording.
-        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+        # A stream of its own, for what libraries keep with a stream must not go when another graph goes.
+        with torch.cuda.graph(graph, pool=pool, stream=beside, capture_error_mode="thread_local"):
             self._answer = self._compute(self.windows)
         return graph
 

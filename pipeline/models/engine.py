@@ -1,11 +1,9 @@
 """A waveform in, runs of high probability out: one engine for any network, device and precision.
 
-On the device, windows are cut from the waveform, scored, and their overlaps blended into one trace; only the
-runs of the trace that trigger come back (`Runs`), or the whole trace if it is asked for (`Scores`). What is done
-with the traces is `pipeline.models.picker`.
+On the device, windows are cut from the waveform, scored, and their overlaps blended into one trace; from the
+traces `pipeline.models.picker` makes runs.
 
-The precision "screened" scores every window in 16 bits, and again in FP32 the windows that see a candidate: a
-run of the trace that would trigger at `SCREEN` of the thresholds. Only FP32 makes picks.
+What the precision "screened" does is told there, too.
 """
 
 from __future__ import annotations
@@ -27,7 +25,6 @@ from pipeline.records import Bool, Int, Waveform
 
 Precision = Literal["fp32", "bf16", "fp16", "screened"]
 PHASES = ("P", "S")
-WHOLE = 64  # windows: of a group of so few all or none are scored
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +35,7 @@ class Loaded:
     groups: tuple[Int, ...]
     start_ns: int
     rate_hz: float
+    seams: int = 0  # so many groups, the last ones, are seams
 
     @property
     def samples(self) -> Tensor:
@@ -101,7 +99,7 @@ class Engine:
         """The windows of ``waveform``, whose samples were ``sent`` to the device."""
         midnights = windows.midnights(waveform.start_ns, waveform.rate_hz, len(waveform))
         plan = windows.plan(waveform.valid, self.length, self.overlap, self.min_segment, midnights, self.grid)
-        return Loaded(sent, plan.groups, waveform.start_ns, waveform.rate_hz)
+        return Loaded(sent, plan.groups, waveform.start_ns, waveform.rate_hz, plan.seams)
 
     def trace(self, loaded: Loaded, answers: Tensor) -> Tensor:
         """Blended probabilities float32 (phases, n); NaN where no window saw."""
@@ -111,16 +109,16 @@ class Engine:
         """Answers (w, phases, length) to all windows, or to those ``wanted`` (w,), in order.
 
         A group is scored on its own: a seam's windows must be the same batch in both shards. So must those of them
-        that are wanted, and the two shards may want others, therefore a small group is scored as a whole.
+        that are wanted, and the two shards may want others, therefore a seam is scored as a whole.
         """
         if not self.network.by_group:
             chosen = loaded.windows if wanted is None else loaded.windows[wanted]
             return self.network.answers(loaded.samples, chosen, precision)
         parts, begin = [torch.empty((0, len(self.phases), self.length), device=self.device)], 0
-        for group in loaded.groups:
+        for number, group in enumerate(loaded.groups, loaded.seams - len(loaded.groups)):
             here = np.ones(len(group), np.bool_) if wanted is None else wanted[begin : begin + len(group)]
             begin += len(group)
-            if here.all() or (here.any() and len(group) <= WHOLE):
+            if here.all() or (here.any() and number >= 0):
                 answers = self.network.answers(loaded.samples, group, precision)
                 parts.append(answers if here.all() else answers[torch.from_numpy(here).to(answers.device)])
             elif here.any():

@@ -34,6 +34,8 @@ class Reference:
             "P_threshold": pick.threshold_p,
             "S_threshold": pick.threshold_s,
         }
+        if model.output_type == "point" and pick.overlap_samples is not None:
+            given = {**given, "overlap": None, "stride": int(model.in_samples) - pick.overlap_samples}
         return cls(model.cpu().float().eval(), {key: value for key, value in given.items() if value is not None})
 
     def look(self, stream: Any, wave: Waveform, channel: str, threads: int = 1) -> tuple[Picks, Scores]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any, Self
 
 import torch
@@ -106,8 +107,9 @@ class Picker:
         """One trace of the engines' traces; NaN where one of them did not see."""
         if len(traces) == 1:
             return traces[0]
-        stacked = torch.stack(tuple(traces))
-        return stacked.mean(dim=0) if self.combine == "mean" else stacked.amax(dim=0)
+        together = torch.add if self.combine == "mean" else torch.maximum
+        total = reduce(together, traces)  # one after the other: always the same order
+        return total / len(traces) if self.combine == "mean" else total
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +227,7 @@ def engine_of(model: Any, pick: Pick, compute: Compute) -> Engine:
             f"pick.precision {precision!r}: {type(network).__name__} of {pick.weight} offers "
             f"{', '.join(network.precisions)} on this machine"
         )
-    return Engine(
+    engine = Engine(
         network=network,
         device=device,
         precision=precision,
@@ -237,6 +239,9 @@ def engine_of(model: Any, pick: Pick, compute: Compute) -> Engine:
         grid=layout.grid,
         filter=generic.filter_of(model),
     )
+    if precision == "screened":
+        _ = engine.screen_precision  # raises ConfigError now, not at the first waveform
+    return engine
 
 
 def _network(model: Any, device: torch.device, compute: Compute, layout: Layout) -> Network:
@@ -262,5 +267,6 @@ def device_of(name: str) -> torch.device:
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise ConfigError(f"compute.device is {name!r}, but torch sees no GPU here: take 'cpu', or a node with a GPU")
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    torch.set_num_threads(1)  # threads are ours: see `compute.threads`
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
     return torch.device(name)

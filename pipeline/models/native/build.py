@@ -33,17 +33,32 @@ COMPILERS = ("c++", "g++", "clang++")
 def folder() -> Path:
     """Where libraries lie: ``$ORCOLAT_CACHE/native``, else the user's cache."""
     given = os.environ.get("ORCOLAT_CACHE")
-    return (Path(given).expanduser().absolute() if given else Path.home() / ".cache" / "orcolat") / "native"
+    try:
+        return (Path(given).expanduser().absolute() if given else Path.home() / ".cache" / "orcolat") / "native"
+    except RuntimeError as e:
+        raise ConfigError(f"no home folder for the compiled kernels: {e}; name a folder in $ORCOLAT_CACHE") from e
 
 
 @cache
 def library(*flags: str) -> ctypes.CDLL:
     """The loaded kernels; ``flags`` are added to `FLAGS`. Raises ConfigError with what the compiler said."""
     path = build(flags)
+    require_own(path)
+    require_own(path.parent)
     try:
         return ctypes.CDLL(str(path))
     except OSError as e:
         raise ConfigError(f"{path}: cannot be loaded: {e}; delete it, and it is compiled anew") from e
+
+
+def require_own(path: Path) -> None:
+    """Raises ConfigError if somebody else could have put what lies at ``path``: it would run as this user."""
+    found = path.stat()
+    if found.st_uid not in (os.getuid(), 0) or found.st_mode & 0o022:
+        raise ConfigError(
+            f"{path}: belongs to user {found.st_uid}, mode {found.st_mode & 0o777:o}: others could have written it; "
+            "take a folder of your own (chmod 700), or name one in $ORCOLAT_CACHE"
+        )
 
 
 @cache
@@ -62,8 +77,10 @@ def build(flags: tuple[str, ...] = ()) -> Path:
     path = folder() / f"{_key(command)}.so"
     if not path.exists():
         try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             with publish(path) as part:
                 _run([*command, str(SOURCES / "kernels.cpp"), "-o", str(part)])
+                part.chmod(0o700)
         except OSError as e:
             raise ConfigError(f"{path}: cannot be written: {e}; name a folder in $ORCOLAT_CACHE") from e
     return path
@@ -86,7 +103,7 @@ def _vectors() -> list[str]:
 
 
 def _key(command: list[str]) -> str:
-    parts = [" ".join(command), _run([command[0], "--version"]), _processor()]
+    parts = [" ".join(command), _run([*compiler(), "--version"]), _processor()]
     parts += [path.name + path.read_text("utf-8") for path in sorted([*SOURCES.glob("*.h"), *SOURCES.glob("*.cpp")])]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 

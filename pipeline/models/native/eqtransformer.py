@@ -66,7 +66,7 @@ class NativeEQTransformer(Network):
         """
         if not covers(model):
             raise ConfigError(
-                f"{type(model).__name__} is no EQTransformer that the kernels know: take the torch engine"
+                f"{type(model).__name__} is no EQTransformer that the kernels know: set compute.engine = 'seisbench'"
             )
         if len(rows) != model.in_channels or not columns or not set(columns) <= set(range(model.classes + 1)):
             inside = f"EQTransformer takes {model.in_channels}, has {model.classes + 1}"

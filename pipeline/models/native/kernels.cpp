@@ -2,9 +2,7 @@
 #include "blend.h"
 #include "lanes.h"
 #include "phasenet.h"
-#if __has_include("eqtransformer.h")
 #include "eqtransformer.h"
-#endif
 
 extern "C" {
 

@@ -144,7 +144,7 @@ struct Reader {
 
 // A convolution: out(step * q + from, o) = bias[o] + sum over taps k and channels c of
 // weight[o, k, c] * in(stride * q + k - before, c).
-// `weights` are [output / PACK][tap][cell][PACK] (packing.py: pack), outputs filled up to PACK with zeros.
+// `weights` are [output / PACK][tap][cell][PACK] (packing.py: convolution), outputs filled up to PACK with zeros.
 // A transposed convolution of stride s is s of them, one for each phase of its output, with step = s.
 template <class In>
 struct Conv {

@@ -51,7 +51,7 @@ class NativePhaseNet(Network):
         """
         if not covers(model):
             raise ConfigError(
-                f"{type(model).__name__} is not the PhaseNet that the kernels know: take the torch engine"
+                f"{type(model).__name__} is not the PhaseNet that the kernels know: set compute.engine = 'seisbench'"
             )
         if len(rows) != model.in_channels or not columns or not set(columns) <= set(range(model.classes)):
             raise ConfigError(

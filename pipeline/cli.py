@@ -19,7 +19,7 @@ from pipeline.cluster.world import World, here, one_fails_all_fail
 from pipeline.config import Compute, Config, Pick
 from pipeline.errors import ConfigError, Incomplete, OrcolatError
 from pipeline.models import weights
-from pipeline.rundir import RunDir, create, open_config, publish, require_same
+from pipeline.rundir import RunDir, create, open_config, require_same
 
 COMPLETE, BUG, BAD_INPUT, INCOMPLETE = 0, 1, 2, 3
 log = logging.getLogger("pipeline")
@@ -48,6 +48,7 @@ stretch of data shorter than a window, which SeisBench would drop. Picks are pai
 
 A precision passes with F1 >= 0.995 for P and for S, and the check counts if SeisBench has at least 100 picks of
 each. `orcolat plan` and `pick` refuse a precision other than fp32 without such a check for this weight and device.
+A precision that the network does not offer on this machine is named, and the others are compared.
 
 exit codes: 0 all passed, 2 one failed (or a wrong configuration), 3 too few picks to tell: take more station-days
 """
@@ -171,14 +172,15 @@ def run_parity(args: argparse.Namespace, world: World) -> int:
 
     config = configs.load(args.config, args.set)
     wanted = parity.Wanted(args.precision, args.stations, args.days, args.limit, args.raw)
+    if world.rank == 0:
+        parity.require_targets(config, args.json, args.record)
     reports = parity.run(config, wanted, world)
     checks = [check for report in reports for check in report.checks]
     if world.rank == 0:
         say("\n\n".join(parity.text(report) for report in reports))
-        say(f"recorded in {', '.join(map(str, checked.record(checks, args.record)))}")
         if args.json:
-            with publish(args.json) as part:
-                part.write_text(parity.as_json(reports), "utf-8")
+            parity.write_json(reports, args.json)
+        say(f"recorded in {', '.join(map(str, checked.record(checks, args.record)))}")
     failed, few = not all(check.agrees for check in checks), not all(check.counts for check in checks)
     return world.bcast(BAD_INPUT if failed else INCOMPLETE if few else COMPLETE)
 
@@ -194,7 +196,7 @@ def fetch_weights(args: argparse.Namespace, world: World) -> int:
     from pipeline.models.picker import Pickers
 
     for name in args.names:
-        pick = configs.load(Path(name)).pick if name.endswith(".toml") else Pick(weight=name)
+        pick = configs.load(Path(name)).pick if name.endswith(".toml") else Pick().model_copy(update={"weight": name})
         if world.rank == 0 and pick.weights:
             for weight in pick.weights:
                 say(f"{weight}: {weights.fetch(weight)}")
@@ -316,7 +318,7 @@ def _parity_parser(sub: argparse.ArgumentParser) -> None:
     )
     sub.add_argument(
         "--days",
-        type=_listed(date.fromisoformat),
+        type=_listed(_day),
         default=(),
         metavar="DAYS",
         help='"2024-06-01,2024-06-08" (default: all)',
@@ -340,6 +342,13 @@ def _listed(kind: Callable[[str], Any], allowed: tuple[str, ...] = ()) -> Callab
     return parse
 
 
+def _day(text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError as e:
+        raise argparse.ArgumentTypeError(f"{text!r} is no day: write 2024-06-01") from e
+
+
 def _add_estimate(sub: argparse.ArgumentParser) -> None:
     """How the run that `plan` estimates will be laid out."""
     sub.add_argument("--ranks", type=_from(1), metavar="N", help="estimate for N ranks (default: as many as now)")
@@ -349,8 +358,8 @@ def _add_estimate(sub: argparse.ArgumentParser) -> None:
 
 def _from(least: int) -> Callable[[str], int]:
     def integer(text: str) -> int:
-        if int(text) < least:
-            raise ValueError(text)
+        if not text.strip().isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is no integer of at least {least}")
         return int(text)
 
     return integer

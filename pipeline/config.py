@@ -134,6 +134,8 @@ class StationList(Section):
 
 def _weight(value: Any, info: ValidationInfo) -> Any:
     """A ``file:`` path starts at the configuration, as every path."""
+    if isinstance(value, str) and not value.strip():
+        raise ValueError("name the weights, as `orcolat weights list` shows them")
     if not isinstance(value, str) or not value.startswith("file:"):
         return value
     return f"file:{_resolve(value.removeprefix('file:'), info)}"
@@ -168,6 +170,12 @@ class Also(Windows):
     threshold_s: Probability | None = Field(None, description="without it, that of [pick]")
 
 
+def _each_a_table(value: Any) -> Any:
+    if not isinstance(value, list | tuple) or not all(isinstance(one, dict | Also) for one in value):
+        raise ValueError("write each further picker as a table [[pick.also]]")
+    return value
+
+
 class Pick(Windows):
     """How probabilities become picks."""
 
@@ -187,7 +195,9 @@ class Pick(Windows):
     ensemble: Literal["mean", "max"] | None = Field(
         None, description="make one trace of all pickers' probabilities; without it, each has picks of its own"
     )
-    also: tuple[Also, ...] = Field((), description="further pickers in the same pass, each a table [[pick.also]]")
+    also: Annotated[tuple[Also, ...], BeforeValidator(_each_a_table)] = Field(
+        (), description="further pickers in the same pass, each a table [[pick.also]]"
+    )
 
     @model_validator(mode="after")
     def _pickers(self) -> Self:
@@ -295,17 +305,28 @@ class Report(Section):
     max_rows: int = Field(500, ge=1, description="rows of each list shown in the page; the files hold all")
 
 
+def _auto_or_number(value: Any) -> Any:
+    """One message where a union would give one for each of its members; true is no number."""
+    if value != "auto" and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
+        raise ValueError("'auto' or an integer >= 0")
+    return value
+
+
 class Compute(Section):
     """How the work is done; not part of the digest."""
 
     device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$")
     threads: int = Field(1, ge=1, le=256, description="threads of each rank")
-    engine: Literal["auto", "seisbench"] = Field(
-        "auto", description="our own kernels for the networks that they know, or SeisBench's code for all"
+    engine: Literal["auto", "kernels", "seisbench"] = Field(
+        "auto",
+        description="our own kernels for the networks that they know, or SeisBench's code for all; auto: the kernels "
+        "where they can be built",
     )
     max_failed: int = Field(100, ge=0, description="more failed shards than this stop the run")
-    scorers: Literal["auto"] | NotNegativeInt = Field(
-        "auto", description="ranks of a node that score for the others, which read; auto: one a GPU, on CPUs none"
+    scorers: Annotated[Literal["auto"] | int, BeforeValidator(_auto_or_number)] = Field(
+        "auto",
+        description="ranks of a node that score for the others, which read: half of its ranks at most; auto: one a "
+        "GPU, on CPUs none",
     )
     scratch: InputPath | None = Field(
         None,
@@ -407,9 +428,13 @@ def _bounds(loc: tuple[Any, ...]) -> str:
     model = _model(loc[:-1])
     field = model.model_fields.get(loc[-1]) if model and loc else None
     signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
+    options = getattr(field.annotation, "__args__", ()) if field else ()  # of "float or none"
+    inner = [
+        m for option in options for known in getattr(option, "__metadata__", ()) for m in getattr(known, "metadata", ())
+    ]
     limits = [
         f"{sign} {getattr(m, name)}"
-        for m in (field.metadata if field else ())
+        for m in (*(field.metadata if field else ()), *inner)
         for name, sign in signs.items()
         if getattr(m, name, None) is not None
     ]

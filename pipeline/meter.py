@@ -8,6 +8,7 @@ one file a start, and one a rank and start that was killed.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import resource
 import socket
@@ -21,14 +22,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
+from pydantic import TypeAdapter, ValidationError
+
 from pipeline.config import Config
-from pipeline.errors import BadData
 from pipeline.maths.spent import Spent, sentences, totals
 from pipeline.rundir import publish
 
 P = ParamSpec("P")
 T = TypeVar("T")
 EVERY_S = 300.0
+RECORDS = TypeAdapter(list[Spent])
+log = logging.getLogger(__name__)
 
 
 def several(weights: Sequence[str]) -> str:
@@ -45,9 +49,10 @@ class Meter:
     """Times and counts of one rank. Stages do not nest; threads may share a meter."""
 
     def __init__(self, start: str, rank: int, config: Config) -> None:
-        """``start`` as `new_start` made it."""
+        """``start`` as `new_start` made it. ``config.compute.engine`` is what scores, not "auto"."""
         compute, pick = config.compute, config.pick
-        kind = (compute.device.partition(":")[0], compute.threads, several(pick.weights), pick.precision)
+        device, _, _ = compute.device.partition(":")
+        kind = (device, compute.threads, several(pick.weights), pick.precision, compute.engine)
         self._done = Spent(start, rank, socket.gethostname(), *kind)
         self._lock = threading.Lock()
         self._wall, self._cpu = time.monotonic(), time.process_time()
@@ -143,12 +148,29 @@ def close(folder: Path, records: Sequence[Spent]) -> None:
 
 
 def read(folder: Path) -> list[Spent]:
-    """All records in ``folder``; none if there is no such folder. Raises BadData that names a broken file."""
+    """All records in ``folder``; none if there is no such folder. Of a broken file there is a warning only."""
     found: dict[tuple[str, int], Spent] = {}
     for path in sorted(folder.glob("*.json"), reverse=True):  # so that the file of all ranks comes last and counts
         try:
-            records = [Spent(**fields) for fields in json.loads(path.read_text("utf-8"))]
+            records = _records(path)
         except (OSError, TypeError, ValueError) as e:
-            raise BadData(f"{path}: not a record of a meter: {e}; remove it, nothing else needs it") from e
+            log.warning("%s: not a record of this meter, left out: %s; remove it, nothing else needs it", path, _why(e))
+            continue
         found.update({(record.start, record.rank): record for record in records})
     return list(found.values())
+
+
+def _records(path: Path) -> list[Spent]:
+    """The records of one file. Raises OSError, TypeError or ValueError."""
+    found = json.loads(path.read_text("utf-8"))
+    for fields in found:
+        Spent(**fields)  # refuses what it does not know
+    return RECORDS.validate_python(found)
+
+
+def _why(error: Exception) -> str:
+    """One line."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"

@@ -166,7 +166,8 @@ def costs(rows: list[dict], about: dict) -> str:
         if r["way"].startswith("seisbench") or "error" in r:
             continue
         seconds = ", ".join(f"{name} = {s:.3f}" for name, s in {**r["seconds"], "publish": publish}.items())
-        entries = {"weight": r["weight"], "precision": r["way"], "device": "cpu", "threads": about["threads"]}
+        entries = {"weight": r["weight"], "precision": r["way"], "device": "cpu", "engine": "kernels"}
+        entries |= {"threads": about["threads"]}
         lines += ["[[cost]]", *(f"{key} = {json.dumps(value)}" for key, value in entries.items())]
         lines += [f"load_s = {r['load_s']:.1f}", f"seconds = {{ {seconds} }}"]
         lines += [f"picks_a_day = {float(sum(r['picks'].values()))}", ""]

@@ -142,6 +142,22 @@ def test_a_damaged_record_is_refused_by_its_name(pick, old, new):
     assert "delete it" in gate(pick)
 
 
+def test_a_path_that_cannot_be_used_is_no_damaged_record(pick, tmp_path):
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "checks").write_text("a file")  # where the folder belongs
+    said = gate(pick)
+    assert "cannot be read" in said
+    assert "ORCOLAT_WEIGHTS" in said
+    assert "delete it" not in said
+    for path in (tmp_path, tmp_path / "store" / "checks" / "a.json"):
+        with pytest.raises(ConfigError, match=r"cannot be written: .*name a file with --json"):
+            checked.require_writable(path, "--json")
+        with pytest.raises(ConfigError, match="name a file with --json"), checked.written(path, "--json") as part:
+            part.write_text("x")
+    checked.require_writable(tmp_path / "new" / "a.json", "--json")
+    assert list((tmp_path / "new").iterdir()) == []
+
+
 def test_a_record_survives_the_file(pick):
     one = check(pick)
     checked.record([one])
@@ -176,7 +192,11 @@ def test_plan_and_pick_ask_before_any_shard(pick, tmp_path):
     from pipeline import config as configs
     from tests.test_config import GOOD as CONFIG
     from tests.test_pick_stage import planned
+    from tests.test_picker import phasenet
 
+    torch.save(phasenet().state_dict(), tmp_path / "model.pt")  # a model that could be run
+    about = {"class": "PhaseNet", "model_args": {"component_order": "ENZ", "phases": "NPS"}}
+    (tmp_path / "model.json").write_text(json.dumps(about))
     (tmp_path / "run.toml").write_text(CONFIG)
     settings = [f"pick.weight={pick.weight}", "pick.precision=screened"]
     config = configs.load(tmp_path / "run.toml", settings)

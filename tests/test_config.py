@@ -90,6 +90,14 @@ def test_a_wrong_value_is_named_with_what_is_allowed(path):
         ("[associate]", ALSO + "overlap_samples = -1\n[associate]", "pick.also.0.overlap_samples"),
         ("[associate]", ALSO + "treshold = 2\n[associate]", "threshold_p"),
         ("[associate]", "[[pick.also]]\n[associate]", "pick.also.0.weight: missing"),
+        ("[associate]", ALSO + "threshold_p = 1.5\n[associate]", "allowed: > 0, < 1"),
+        (
+            "[associate]",
+            "[pick]\nalso = {weight = 'b/c'}\n[associate]",
+            "pick.also: write each further picker as a table",
+        ),
+        ("[associate]", "[pick]\nalso = ['b/c']\n[associate]", "pick.also is ['b/c']: write each further picker as"),
+        ("[associate]", "[pick]\nweight = ''\n[associate]", "pick.weight is '': name the weights"),
         ("[associate]", "[pick]\nensemble = 'mean'\n[associate]", "of one picker"),
         (
             "[associate]",
@@ -100,6 +108,16 @@ def test_a_wrong_value_is_named_with_what_is_allowed(path):
 )
 def test_nonsense_is_refused(path, old, new, named):
     assert named in refuse(path, old, new)
+
+
+@pytest.mark.parametrize("value", ["-1", "true", "1.0", "two"])
+def test_the_number_of_scorers_is_auto_or_an_integer_and_said_once(path, value):
+    with pytest.raises(ConfigError) as caught:
+        configs.load(path, [f"compute.scorers={value}"])
+    shown = {"true": "True", "two": "'two'"}.get(value, value)
+    assert str(caught.value) == f"{path}: compute.scorers is {shown}: 'auto' or an integer >= 0"
+    assert configs.load(path, ["compute.scorers=2"]).compute.scorers == 2
+    assert configs.load(path, ["compute.scorers=auto"]).compute.scorers == "auto"
 
 
 def test_the_filled_in_file_gives_the_same_configuration(path, tmp_path):

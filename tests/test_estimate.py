@@ -1,5 +1,6 @@
 """The estimate of a run: closed forms, a real plan, and the files of a real small run."""
 
+import tomllib
 import zlib
 from dataclasses import replace
 
@@ -8,19 +9,21 @@ import pytest
 
 from pipeline import config as configs
 from pipeline import meter
-from pipeline.errors import Incomplete
+from pipeline.errors import ConfigError, Incomplete
 from pipeline.formats import results, tables
 from pipeline.maths import estimate
 from pipeline.maths.estimate import Cost, Layout, Sizes, Work
 from pipeline.maths.spent import DAY_S, Spent
 from pipeline.records import DAY_NS, Shards
-from pipeline.rundir import RunDir
+from pipeline.rundir import RunDir, create
 from pipeline.stages import estimate as stage
 from pipeline.stages.plan import as_table
-from tests import fakes
+from tests import bench_cpu, fakes
 from tests.test_config import GOOD
 
-COST = Cost("w/x", "fp32", "cpu", 2, 3.0, {"read": 0.5, "score": 2.0, "triggers": 0.25, "publish": 0.25}, 100.0)
+COST = Cost(
+    "w/x", "fp32", "cpu", "kernels", 2, 3.0, {"read": 0.5, "score": 2.0, "triggers": 0.25, "publish": 0.25}, 100.0
+)
 WORK = Work(shards=1200, station_days=1200.0, days=12, read_bytes=36 * 10**9)
 
 
@@ -86,8 +89,12 @@ def test_disk_and_files():
 
 
 def record(**values):
-    base = Spent("a", 0, "n", "cpu", 2, "w/x", "fp32")
+    base = Spent("a", 0, "n", "cpu", 2, "w/x", "fp32", "kernels", seconds={"score": 20.0})
     return replace(base, **{"wall_s": 40.0, "shards": 10, "data_s": 10 * DAY_S, "picks": 50, **values})
+
+
+def cost_of(records, precision="fp32", device="cpu", engine="auto"):
+    return estimate.cost_of(records, "w/x", precision, device, engine, "here")
 
 
 def test_the_cost_is_what_the_meter_says_of_the_same_kind_of_work():
@@ -98,28 +105,60 @@ def test_the_cost_is_what_the_meter_says_of_the_same_kind_of_work():
         record(precision="bf16"),
         record(weight="other"),
     ]
-    cost = estimate.cost_of(records, "w/x", "fp32", "cpu", "here")
-    assert cost == Cost("w/x", "fp32", "cpu", 2, 4.0, {"read": 1.0, "score": 2.0}, 5.0, "here")
-    assert estimate.cost_of(records, "w/x", "fp16", "cpu", "") is None
-    assert estimate.cost_of([record(data_s=0.0)], "w/x", "fp32", "cpu", "") is None
-    assert estimate.cost_of([record(device="cuda")], "w/x", "fp32", "cuda", "") is not None
+    cost = cost_of(records)
+    assert cost == Cost("w/x", "fp32", "cpu", "kernels", 2, 4.0, {"read": 1.0, "score": 2.0}, 5.0, "here")
+    assert cost_of(records, "fp16") is None
+    assert cost_of([record(data_s=0.0)]) is None
+    assert cost_of([record(device="cuda")], device="cuda") is not None
+
+
+def test_the_cost_is_that_of_one_engine():
+    slow = record(start="b", engine="seisbench", seconds={"score": 500.0})
+    both = [slow, record()]
+    assert cost_of(both).seconds == cost_of(both, engine="kernels").seconds == {"score": 2.0}
+    assert cost_of(both, engine="seisbench").seconds == {"score": 50.0}
+    assert (cost_of([slow]).engine, cost_of([slow], engine="kernels")) == ("seisbench", None)
+    broken = record(seconds={"read": 1.0})
+    assert cost_of([slow, broken]).engine == "seisbench", "our kernels left no record that tells a cost"
+
+
+def test_a_start_whose_scorers_left_no_record_tells_no_cost():
+    killed = record(device="cuda", seconds={"read": 10.0, "wait": 30.0})
+    assert cost_of([killed], device="cuda") is None
+    reader = replace(killed, start="b")
+    scorer = record(start="b", rank=1, device="cuda", data_s=0.0, shards=0, picks=0, seconds={"score": 5.0})
+    assert cost_of([killed, reader, scorer], device="cuda") == cost_of([reader, scorer], device="cuda")
+    assert cost_of([reader, scorer], device="cuda").seconds == {"read": 1.0, "score": 0.5}
+
+
+def test_loading_is_shared_by_those_that_load():
+    readers = [record(rank=rank, device="cuda", seconds={"read": 10.0}) for rank in range(1, 8)]
+    scorer = record(device="cuda", data_s=0.0, seconds={"load": 6.0, "score": 5.0})
+    assert cost_of([scorer, *readers], device="cuda").load_s == 6.0
+    assert cost_of([record()]).load_s == 0.0
 
 
 def test_the_estimate_of_what_was_done_is_what_it_took():
     """10 shards on one rank, and nothing between the stages: the cost gives the wall time back."""
     done = record(seconds={"load": 4.0, "read": 12.0, "score": 20.0, "publish": 4.0})
-    cost = estimate.cost_of([done], "w/x", "fp32", "cpu", "")
+    cost = cost_of([done])
     found = estimate.estimate(Work(10, 10.0, 1, 0), cost, Layout(1, 2))
     assert found.wall_h * 3600 == pytest.approx(done.wall_s)
 
 
 def test_several_pickers_read_once():
     other = replace(COST, weight="y/z", seconds={"read": 0.7, "score": 5.0, "triggers": 1.0, "publish": 1.0})
-    cost = estimate.side_by_side([other, COST], ("w/x", "y/z"))
+    cost = estimate.side_by_side([other, COST], ("w/x", "y/z"), "auto")
     assert cost.seconds == {"read": 0.5, "score": 7.0, "triggers": 1.25, "publish": 1.25}
     assert (cost.weight, cost.picks_a_day, cost.load_s) == ("w/x+y/z", 200.0, 6.0)
-    assert estimate.side_by_side([COST], ("w/x", "y/z")) is None
-    assert estimate.side_by_side([COST, other], ("w/x",)) == COST
+    assert estimate.side_by_side([COST], ("w/x", "y/z"), "auto") is None
+    assert estimate.side_by_side([COST, other], ("w/x",), "auto") == COST
+    slow = replace(COST, engine="seisbench", load_s=9.0)
+    for table in ([COST, slow], [slow, COST]):
+        assert estimate.side_by_side(table, ("w/x",), "auto") == COST
+        assert estimate.side_by_side(table, ("w/x",), "seisbench") == slow
+    assert estimate.side_by_side([slow, other], ("w/x", "y/z"), "auto").engine == "seisbench+kernels"
+    assert estimate.side_by_side([COST], ("w/x",), "seisbench") is None
     two = estimate.estimate(replace(WORK, pickers=2), cost, Layout(1))
     assert two.kept_files == 48 + estimate.SINGLE_FILES
 
@@ -172,16 +211,62 @@ def test_files_and_bytes_of_a_small_run(run):
 
 def test_costs_come_from_the_run_named_then_from_this_one_then_from_the_table(run, tmp_path, monkeypatch):
     run_dir, config, _ = run
-    table = [Cost(config.pick.weight, "fp32", "cpu", 1, 0.0, {"read": 1.0}, 1.0, "the table")]
+    table = [Cost(config.pick.weight, "fp32", "cpu", "kernels", 1, 0.0, {"score": 1.0}, 1.0, "the table")]
     monkeypatch.setattr(stage, "reference", lambda: table)
     assert stage.cost_for(run_dir, config, None).source == "the table"
-    mine = Spent("a", 0, "n", "cpu", 1, config.pick.weight, "fp32", shards=1, data_s=DAY_S, seconds={"read": 2.0})
+    mine = record(weight=config.pick.weight, shards=1, data_s=DAY_S, seconds={"score": 2.0})
     meter.close(run_dir.meter, [mine])
-    assert stage.cost_for(run_dir, config, None).seconds == {"read": 2.0}
-    other = RunDir(tmp_path / "other")
-    assert stage.cost_for(run_dir, config, other.root) is None
-    meter.close(other.meter, [replace(mine, seconds={"read": 9.0})])
-    assert stage.cost_for(run_dir, config, other.root).seconds == {"read": 9.0}
+    assert stage.cost_for(run_dir, config, None).seconds == {"score": 2.0}
+    other = create(tmp_path / "other", config)
+    meter.close(other.meter, [replace(mine, seconds={"score": 9.0})])
+    assert stage.cost_for(run_dir, config, other.root).seconds == {"score": 9.0}
+
+
+def test_a_run_named_without_costs_of_this_kind_is_refused(run, tmp_path):
+    run_dir, config, _ = run
+    folder = tmp_path / "other"
+    with pytest.raises(ConfigError, match=f"--costs {folder}: not a run directory"):
+        stage.look(run_dir, config, ranks=1, costs=folder)
+    other = create(folder, config)
+    with pytest.raises(ConfigError, match=f"--costs {folder}: no measured .*that it holds: none at all"):
+        stage.look(run_dir, config, ranks=1, costs=folder)
+    meter.close(other.meter, [record(weight="a/b", precision="bf16")])
+    wanted, held = "phasenet/original at fp32 on cpu", "a/b at bf16 on cpu, engine kernels"
+    with pytest.raises(ConfigError, match=f"--costs {folder}: no measured cost of {wanted}; .*that it holds: {held}"):
+        stage.look(run_dir, config, ranks=1, costs=folder)
+
+
+def test_gpus_of_a_run_on_cpus_are_refused(run):
+    run_dir, config, _ = run
+    with pytest.raises(ConfigError, match=r'--gpus 2, but compute\.device = "cpu": add --set compute\.device=cuda'):
+        stage.look(run_dir, config, ranks=4, gpus=2)
+    on_gpus = config.model_copy(update={"compute": config.compute.model_copy(update={"device": "cuda:1"})})
+    assert "no measured cost of phasenet/original at fp32 on cuda" in stage.look(run_dir, on_gpus, ranks=4, gpus=2)
+
+
+def test_the_engine_asked_for_is_that_of_the_cost(run, monkeypatch):
+    run_dir, config, _ = run
+    monkeypatch.setattr(stage, "reference", lambda: [replace(COST, weight=config.pick.weight)])
+    asked = config.model_copy(update={"compute": config.compute.model_copy(update={"engine": "seisbench"})})
+    assert "phasenet/original at fp32 on cpu, engine seisbench;" in stage.look(run_dir, asked, ranks=1)
+    assert "at fp32, engine kernels, 2 thread(s)" in stage.look(run_dir, config, ranks=1)
+
+
+def test_a_broken_record_does_not_stop_an_estimate(run, caplog):
+    run_dir, config, _ = run
+    meter.close(run_dir.meter, [record(weight=config.pick.weight)])
+    (run_dir.meter / "broken.json").write_text('[{"unknown": 1}]')
+    assert "by           the meter of this run" in stage.look(run_dir, config, ranks=1)
+    assert "broken.json" in caplog.text
+
+
+def test_the_table_that_the_bench_writes_can_be_read(monkeypatch):
+    row = {"weight": "w/x", "way": "bf16", "seconds": {"read": 0.5, "score": 2.0}, "load_s": 3.0, "picks": {"P": 7}}
+    monkeypatch.setattr(bench_cpu, "publish_s", lambda: 0.25)
+    rows = [row, {**row, "way": "seisbench-256"}, {"weight": "w/x", "way": "fp16", "error": "no"}]
+    (cost,) = tomllib.loads(bench_cpu.costs(rows, {"machine": "m", "threads": 2}))["cost"]
+    seconds = {"read": 0.5, "score": 2.0, "publish": 0.25}
+    assert Cost(**cost) == Cost("w/x", "bf16", "cpu", "kernels", 2, 3.0, seconds, 7.0)
 
 
 def test_the_text_names_every_quantity(run, monkeypatch):

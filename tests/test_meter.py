@@ -3,7 +3,7 @@
 import json
 import threading
 import tomllib
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -11,18 +11,31 @@ import pytest
 from pipeline import config as configs
 from pipeline import meter
 from pipeline.errors import BadData
+from pipeline.formats import provenance, results, tables
 from pipeline.maths.spent import Spent, duration, sentences, totals
 from pipeline.meter import Meter
-from tests.test_config import GOOD
+from pipeline.records import Assignments, Events, Stations
+from pipeline.rundir import RunDir, create, of_pickers
+from pipeline.stages import status
+from pipeline.stages.plan import as_table
+from tests import fakes
+from tests.test_config import ALSO, GOOD
 
 
 def spent(rank=0, start="a", **values):
-    return replace(Spent(start, rank, "node1", "cpu", 2, "phasenet/original", "fp32"), **values)
+    return replace(Spent(start, rank, "node1", "cpu", 2, "phasenet/original", "fp32", "kernels"), **values)
+
+
+def configured(more=""):
+    return configs.parse(tomllib.loads(GOOD + more), Path("run.toml"))
 
 
 def started(rank=0, start="a"):
-    config = configs.parse(tomllib.loads(GOOD), Path("run.toml"))
-    return Meter(start, rank, config)
+    return Meter(start, rank, configured())
+
+
+def test_the_engine_is_that_of_the_configuration():
+    assert Meter("a", 0, configured('[compute]\nengine = "seisbench"')).spent.engine == "seisbench"
 
 
 def test_times_and_counts_add_up(monkeypatch):
@@ -113,11 +126,30 @@ def test_what_is_read_is_what_was_written(tmp_path):
     assert meter.read(tmp_path / "nowhere") == []
 
 
-@pytest.mark.parametrize("text", ["", "[1]", '[{"rank": 1}]', json.dumps([{"unknown": 1}])])
-def test_a_broken_file_is_named(tmp_path, text):
-    (tmp_path / "a.json").write_text(text)
-    with pytest.raises(BadData, match=r"a\.json: not a record of a meter"):
-        meter.read(tmp_path)
+WHOLE = asdict(spent(shards=2))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"[1]",
+        b"null",
+        b"{}",
+        b"\xff\xfe",
+        b'[{"rank": 1}]',
+        json.dumps([WHOLE, {**WHOLE, "unknown": 1}]).encode(),
+        json.dumps([{**WHOLE, "seconds": {"read": "long"}}]).encode(),
+        json.dumps([WHOLE])[:-9].encode(),
+    ],
+)
+def test_a_broken_file_is_named_and_left_out(tmp_path, caplog, text):
+    (tmp_path / "a.json").write_bytes(text)
+    meter.close(tmp_path, [spent(start="b", shards=3)])
+    assert meter.read(tmp_path) == [spent(start="b", shards=3)]
+    (line,) = caplog.messages
+    assert line.startswith(f"{tmp_path / 'a.json'}: not a record of this meter, left out: ")
+    assert "\n" not in line
 
 
 def test_names_of_starts_are_in_order_of_time_and_differ():
@@ -166,3 +198,66 @@ def test_nothing_done_says_nothing():
     assert sentences(totals([])) == []
     assert sentences(totals([spent()])) == []
     assert len(sentences(totals([spent(shards=2, wall_s=1.0)]))) == 2  # shards without data have no rate
+
+
+# --- what `status` shows --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A planned run of two pickers, without a shard."""
+    config = configured(ALSO)
+    for each, alone in of_pickers(RunDir(tmp_path), config):
+        create(each.root, alone)
+        tables.write(each.stations, Stations.empty())
+        tables.write(each.shards, as_table([]))
+    return RunDir(tmp_path), config
+
+
+def finish(run_dir, config):
+    """Give a run directory an empty catalogue that is up to date."""
+    made_of = provenance.catalogue(config, results.picks(run_dir), Stations.empty())
+    run_dir.events.parent.mkdir(exist_ok=True)
+    tables.write(run_dir.events, Events.empty(), made_of)
+    tables.write(run_dir.assignments, Assignments.empty(), made_of)
+
+
+def line_of_picker(run_dir, config):
+    return next(line for line in status.look(run_dir, config)[1].splitlines() if line.startswith("picker "))
+
+
+def test_status_names_each_further_picker_and_whether_it_has_a_catalogue(run):
+    run_dir, config = run
+    (own, alone) = of_pickers(run_dir, config)[1]
+    assert line_of_picker(*run).startswith(f"picker       b/c in {own.root}: no catalogue")
+    assert line_of_picker(*run).endswith(f"run `orcolat associate {own.root}`")
+    finish(own, alone)
+    assert line_of_picker(*run) == f"picker       b/c in {own.root}: has a catalogue"
+    shard = fakes.shards(1, 1)[0]
+    results.write_part(own, shard, fakes.picks(5, 1), fakes.detect(shard)[1])
+    results.fold(own, [shard])
+    assert "out of date" in line_of_picker(*run)
+
+
+def test_a_run_that_lost_a_picker_is_incomplete(run, monkeypatch):
+    run_dir, config = run
+    monkeypatch.setattr(status, "_states", lambda *_: {})
+    assert status.look(run_dir, config)[0]
+    run_dir.picker("b-c").shards.unlink()
+    complete, text = status.look(run_dir, config)
+    assert not complete
+    assert f"{run_dir.picker('b-c').root}: missing" in text
+
+
+def test_an_ensemble_has_no_further_pickers_to_show(run):
+    run_dir, config = run
+    together = config.model_copy(update={"pick": config.pick.model_copy(update={"ensemble": "mean"})})
+    assert "picker " not in status.look(run_dir, together)[1]
+
+
+def test_a_broken_record_does_not_stop_status(run, caplog):
+    run_dir, config = run
+    meter.close(run_dir.meter, [spent(shards=3)])
+    (run_dir.meter / "broken.json").write_text("[")
+    assert "3 shards" in status.look(run_dir, config)[1]
+    assert "broken.json" in caplog.text

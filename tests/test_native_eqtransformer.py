@@ -154,7 +154,7 @@ def test_bf16_is_close():
 def test_other_models_are_refused():
     for model in (sbm.PhaseNet(), untrained(norm_detrend=True), untrained(in_samples=3000)):
         assert not covers(model)
-        with pytest.raises(ConfigError, match="compute.engine"):
+        with pytest.raises(ConfigError, match=r"compute\.engine"):
             NativeEQTransformer.of(model, ROWS, COLUMNS, 1)
     with pytest.raises(ConfigError, match="columns"):
         NativeEQTransformer.of(untrained(), ROWS, (1, 3), 1)

@@ -208,6 +208,47 @@ def test_the_command_refuses_what_differs(work, store, capsys):
     assert check.counts
 
 
+def test_a_precision_that_is_not_offered_is_named_and_the_rest_compared(work, store, capsys):
+    more = ["--set", "compute.engine=seisbench", "--record", str(work / "some.json"), "--json", str(work / "some.out")]
+    command = ["parity", str(work / "run.toml"), *more, "--precision"]
+    none = "no such precision"
+
+    class Some:
+        @staticmethod
+        def of(pick, compute):
+            if pick.precision == "fp16":
+                raise ConfigError(none)
+            return Picker.of(pick, compute)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stage, "Picker", Some)
+        assert main([*command, "fp16,fp32"]) == 0
+        said = capsys.readouterr().out
+        assert "fp32: passed" in said
+        assert f"fp16: not offered here, the exit code is that of the others: {none}" in said
+        assert json.loads((work / "some.out").read_text())[0]["refused"] == {"fp16": none}
+        assert [check.precision for check in checked.read(work / "some.json")] == ["fp32"]
+        assert main([*command, "fp16"]) == 2
+
+
+def test_where_results_go_is_tried_before_the_work(work, store, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(stage, "run", lambda *_: pytest.fail("compared before it was known where results go"))
+    (tmp_path / "damaged.json").write_text("[{}]")
+    (tmp_path / "file").write_text("")
+    for more, said in (
+        (["--json", str(tmp_path)], "cannot be written"),
+        (["--json", str(tmp_path / "file" / "x.json")], "name a file with --json"),
+        (["--record", str(tmp_path)], "name a file with --record"),
+        (["--record", str(tmp_path / "damaged.json")], "not a list of checks"),
+        (["--record", str(tmp_path / "a.json"), "--json", str(tmp_path / "a.json")], "both --json and --record"),
+    ):
+        assert main(["parity", str(work / "run.toml"), *more]) == 2
+        assert said in capsys.readouterr().err
+    monkeypatch.setenv("ORCOLAT_WEIGHTS", str(tmp_path / "file"))
+    assert main(["parity", str(work / "run.toml")]) == 2
+    assert "name a file with --record" in capsys.readouterr().err
+
+
 @dataclass(frozen=True)
 class Late:
     """A network that answers 50 ms late."""
@@ -262,12 +303,23 @@ def test_a_station_that_cannot_be_read_is_left_out_and_said(work, store, tmp_pat
         stage.run(settings, Wanted(days=(date(2024, 6, 2),)), Alone())
 
 
-@pytest.mark.parametrize("wrong", [["--precision", "fp64"], ["--limit", "0"], ["--days", "today"]])
-def test_nonsense_on_the_command_line_is_refused(work, wrong, capsys):
+@pytest.mark.parametrize(
+    ("wrong", "remedy"),
+    [
+        (["--precision", "fp64"], "screened"),
+        (["--limit", "0"], "at least 1"),
+        (["--limit", "some"], "at least 1"),
+        (["--days", "today"], "write 2024-06-01"),
+        (["--days", "2024-13-01"], "write 2024-06-01"),
+    ],
+)
+def test_nonsense_on_the_command_line_is_refused(work, wrong, remedy, capsys):
     with pytest.raises(SystemExit) as caught:
         main(["parity", str(work / "run.toml"), *wrong])
     assert caught.value.code == 2
-    assert wrong[1] in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert wrong[1] in said
+    assert remedy in said
 
 
 def test_days_choose_shards():

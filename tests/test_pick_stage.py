@@ -352,6 +352,18 @@ def test_a_failure_counts_once_and_is_known_to_all(tmp_path, several):
     assert not any(results.failures(each) for each, _ in of_pickers(run_dir, several))
 
 
+def test_a_run_keeps_to_the_engine_that_it_was_begun_with(tmp_path, several):
+    run_dir = planned(tmp_path / "run", several)
+    other = several.model_copy(update={"compute": several.compute.model_copy(update={"engine": "seisbench"})})
+    picked(run_dir, several, read=fails_with(BadData("nonsense"), SHARDS[3]))
+    with pytest.raises(ConfigError, match="begun with kernels on cpu, not seisbench on cpu"):
+        picked(run_dir, other)
+    for each, _ in of_pickers(run_dir, several):
+        note = json.loads(each.weights.read_text())
+        each.weights.write_text(json.dumps({key: note[key] for key in ("name", "sha256")}))
+    assert picked(run_dir, other)["picked"] == 1
+
+
 def test_other_weights_of_a_further_picker_are_refused(tmp_path, several):
     run_dir = planned(tmp_path / "run", several)
     noted = run_dir.picker(FURTHER[0]).weights

@@ -6,8 +6,11 @@ import torch
 
 from pipeline.config import Compute, Pick
 from pipeline.errors import ConfigError
+from pipeline.maths import triggers
+from pipeline.models import weights
 from pipeline.models.picker import Picker, device_of, engine_of
 from pipeline.records import DAY_NS, NS, Waveform
+from tests.weights_at_hand import need
 
 TOLERANCE = 1e-5  # of probabilities; two orders of summation in FP32
 START_NS = 1_600_000_000 * NS
@@ -118,6 +121,31 @@ def test_midnight_is_no_edge(model, seed):
     evening, morning = evening[:, : 2 * half], morning[:, : 2 * half]
     assert np.isfinite(evening).any()
     assert evening.tobytes() == morning.tobytes()
+
+
+@pytest.mark.parametrize("engine", ["auto", "seisbench"])
+@pytest.mark.parametrize("seed", range(3))
+def test_screened_picks_are_the_same_on_both_sides_of_midnight(seed, engine):
+    midnight, n = 40_000, 90_000
+    whole = waveform(n, seed, 18_000 * DAY_NS - midnight * 10_000_000 + 1_234_567)
+    rng = np.random.default_rng(seed)
+    whole.samples[:] = rng.standard_normal((3, n))
+    for onset in range(500, n - 500, 450):  # bursts that ring down, some strong, some weak
+        ringing = np.exp(-np.arange(400) / 60) * rng.uniform(2, 20)
+        whole.samples[:, onset : onset + 400] += ringing * rng.standard_normal((3, 400))
+    model, compute = weights.load(need("phasenet/original")), Compute(engine=engine)
+    picker = Picker.from_model(model, Pick(precision="screened"), compute)
+    context, half = round(picker.context_s * 100), picker.engines[0].length // 2
+    span_ns = tuple(whole.start_ns + (midnight + edge) * 10_000_000 for edge in (-half, half))
+    found = []
+    for first, last in ((1234, midnight + context), (midnight - context, n - 777)):
+        cut = part(whole, first, last)
+        found.append(triggers.picks(picker.runs(cut), cut, "X.A..HH", 0.0, span_ns))
+    near = [(f.time_ns > span_ns[0] + NS) & (f.time_ns < span_ns[1] - NS) for f in found]  # runs end at the edges
+    evening, morning = (f.take(where) for f, where in zip(found, near, strict=True))
+    assert len(evening) > 3
+    for name in ("phase", "time_ns", "probability"):
+        assert getattr(evening, name).tobytes() == getattr(morning, name).tobytes()
 
 
 def test_results_do_not_depend_on_how_many_windows_follow():

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from math import ceil
 
 from pipeline.maths.spent import HOUR_S, Spent, totals
 
 SCORING, FOLDING = "score", "fold"
+AUTO, OURS = "auto", "kernels"  # engines
 SINGLE_FILES = 5  # config.toml, shards.parquet, stations.parquet, weights.json, the meter
 
 
@@ -25,11 +26,12 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What picking costs with one weight, precision and kind of device; ``source`` says how that is known."""
+    """What picking costs with one weight, precision, kind of device and engine; ``source`` says how that is known."""
 
     weight: str
     precision: str
     device: str  # "cpu" or "cuda"
+    engine: str  # as in `Spent`
     threads: int  # with which the seconds were measured
     load_s: float  # once a rank
     seconds: dict[str, float]  # by stage, of one rank for one station-day
@@ -79,21 +81,44 @@ class Estimate:
     seconds: dict[str, float] = field(default_factory=dict)  # by stage, of all ranks together
 
 
-def cost_of(spent: Sequence[Spent], weight: str, precision: str, device: str, source: str) -> Cost | None:
-    """The cost by the records of this weight, precision and kind of device; None if they hold no data."""
-    same = [s for s in spent if (s.weight, s.precision, s.device) == (weight, precision, device)]
-    total = totals(same)
-    if not total.data_s:
+def engines(there: Iterable[str], wanted: str) -> list[str]:
+    """Those of ``there`` that do for ``wanted``, the best first; for "auto" all do, our kernels before others."""
+    return sorted({e for e in there if wanted in (AUTO, e)}, key=lambda e: (e != OURS, e))
+
+
+def whole(spent: Sequence[Spent]) -> list[Spent]:
+    """The records of starts that tell a cost: with data, and with the time that it took to score them.
+
+    Scorers that were killed leave no record, though their readers may.
+    """
+    with_data, with_scores = {s.start for s in spent if s.data_s}, {s.start for s in spent if s.seconds.get(SCORING)}
+    return [s for s in spent if s.start in with_data & with_scores]
+
+
+def kinds(spent: Sequence[Spent]) -> list[str]:
+    """Of what `cost_of` would find a cost, for people."""
+    return sorted({f"{s.weight} at {s.precision} on {s.device}, engine {s.engine}" for s in whole(spent)})
+
+
+def cost_of(spent: Sequence[Spent], weight: str, precision: str, device: str, engine: str, source: str) -> Cost | None:
+    """The cost by the records of this weight, precision, kind of device and engine; None if no start is `whole`."""
+    alike = [s for s in whole(spent) if (s.weight, s.precision, s.device) == (weight, precision, device)]
+    found = engines((s.engine for s in alike), engine)
+    if not found:
         return None
+    same = [s for s in alike if s.engine == found[0]]
+    total = totals(same)
     working = {name: total.a_day(s) for name, s in total.seconds.items() if name not in ("load", "wait")}
     threads = max(s.threads for s in same)
-    load_s = total.seconds.get("load", 0.0) / len(same)
-    return Cost(weight, precision, device, threads, load_s, working, total.picks / total.station_days, source)
+    loads_s = [s.seconds["load"] for s in same if s.seconds.get("load")]  # with scorers, readers load nothing
+    load_s, picks_a_day = sum(loads_s) / max(1, len(loads_s)), total.picks / total.station_days
+    return Cost(weight, precision, device, found[0], threads, load_s, working, picks_a_day, source)
 
 
-def side_by_side(costs: Sequence[Cost], weights: Sequence[str]) -> Cost | None:
+def side_by_side(costs: Sequence[Cost], weights: Sequence[str], engine: str) -> Cost | None:
     """The cost of several pickers in one pass over the data: read once, all else once a picker. None: one lacks."""
-    by_weight = {cost.weight: cost for cost in costs}
+    found = engines((cost.engine for cost in costs), engine)
+    by_weight = {cost.weight: cost for best in reversed(found) for cost in costs if cost.engine == best}
     chosen = [by_weight[weight] for weight in weights if weight in by_weight]
     if not chosen or len(chosen) < len(weights):
         return None
@@ -101,6 +126,7 @@ def side_by_side(costs: Sequence[Cost], weights: Sequence[str]) -> Cost | None:
     return replace(
         chosen[0],
         weight="+".join(weights),
+        engine="+".join(dict.fromkeys(c.engine for c in chosen)),
         load_s=sum(c.load_s for c in chosen),
         seconds={**seconds, "read": chosen[0].seconds.get("read", 0.0)},
         picks_a_day=sum(c.picks_a_day for c in chosen),

@@ -22,6 +22,7 @@ class Spent:
     threads: int
     weight: str
     precision: str
+    engine: str  # whose code scores: "kernels", "seisbench", ...
     gpu: str = ""  # of this rank: "cuda:0", or none
     wall_s: float = 0.0
     cpu_s: float = 0.0  # of all threads of the process

@@ -7,7 +7,9 @@ weights (``checks/DIGEST.json``). Of all that tell of one weight, precision and 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from importlib import metadata
 from pathlib import Path
@@ -126,15 +128,44 @@ def store(digest: str) -> Path:
 
 
 def read(path: Path) -> list[Check]:
-    """The checks of a file, none if it does not exist. Raises ConfigError if it is not what `add` writes."""
+    """The checks of a file, none if it does not exist. Raises ConfigError if it cannot be read, or is not `add`'s."""
     try:
         return CHECKS.validate_json(path.read_bytes())
     except FileNotFoundError:
         return []
-    except (OSError, ValidationError) as e:
-        what = e.errors()[0] if isinstance(e, ValidationError) else None
-        where = f"{'.'.join(map(str, what['loc']))}: {what['msg']}" if what else str(e)
+    except OSError as e:
+        raise ConfigError(
+            f"{path}: the checks cannot be read: {e}; put the path right (it is that of --record, or in the store of "
+            "weights, $ORCOLAT_WEIGHTS)"
+        ) from e
+    except ValidationError as e:
+        what = e.errors()[0]
+        where = f"{'.'.join(map(str, what['loc']))}: {what['msg']}"
         raise ConfigError(f"{path}: not a list of checks: {where}; delete it and run `orcolat parity` again") from e
+
+
+@contextmanager
+def written(path: Path, option: str) -> Iterator[Path]:
+    """`publish`; raises ConfigError where ``path`` cannot be written, ``option`` names another."""
+    with _remedy(path, option), publish(path) as part:
+        yield part
+
+
+def require_writable(path: Path, option: str) -> None:
+    """Raises ConfigError if `written` would; makes the folder."""
+    with _remedy(path, option):
+        if path.is_dir():
+            raise IsADirectoryError("it is a folder")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path.parent).close()
+
+
+@contextmanager
+def _remedy(path: Path, option: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as e:
+        raise ConfigError(f"{path}: cannot be written: {e}; name a file with {option}") from e
 
 
 def add(path: Path, checks: list[Check]) -> None:
@@ -142,7 +173,7 @@ def add(path: Path, checks: list[Check]) -> None:
     said = {(*check.about, check.data) for check in checks}
     kept = [check for check in read(path) if (*check.about, check.data) not in said]
     data = CHECKS.dump_python([*kept, *checks], mode="json")
-    with publish(path) as part:
+    with written(path, "--record") as part:
         part.write_text(json.dumps(data, indent=1) + "\n", "utf-8")
 
 

@@ -34,14 +34,20 @@ class Kernels:
 
 
 def kernels_for(
-    model: Any, rows: tuple[int, ...], columns: tuple[int, ...], threads: int, blinding: tuple[int, int]
+    model: Any,
+    rows: tuple[int, ...],
+    columns: tuple[int, ...],
+    threads: int,
+    blinding: tuple[int, int],
+    must: bool = False,
 ) -> Kernels | None:
     """The kernels for ``model``, see `SeisBench` for the arguments; None if they do not know it or cannot be built.
 
-    The ``blinding`` samples at both ends of an answer may be anything.
+    The ``blinding`` samples at both ends of an answer may be anything. Raises ConfigError if they ``must`` be built
+    and cannot.
     """
     known = phasenet.covers(model) or eqtransformer.covers(model)
-    if not known or not usable():
+    if not known or not (must or usable()):
         return None
     if phasenet.covers(model):
         return Kernels(phasenet.NativePhaseNet.of(model, rows, columns, threads))

@@ -251,12 +251,13 @@ def _network(model: Any, device: torch.device, compute: Compute, layout: Layout)
     model = model.to(device).eval()
     if model.output_type == "point":
         return Points(model, device, rows, columns, layout.grid, compute.threads)
-    own = device.type == "cpu" and compute.engine == "auto"
-    kernels = kernels_for(model, rows, columns, compute.threads, layout.blinding) if own else None
+    own = device.type == "cpu" and compute.engine != "seisbench"
+    must = compute.engine == "kernels"
+    kernels = kernels_for(model, rows, columns, compute.threads, layout.blinding, must) if own else None
     if kernels is not None:
         return kernels
     network: Network = SeisBench(model, device, rows, columns, compute.threads)
-    if device.type == "cuda" and compute.engine == "auto":
+    if device.type == "cuda" and compute.engine != "seisbench":
         network = cuda.Chunked(model, device, rows, columns)
     first, last = model.pred_sample
     return network if last - first == model.in_samples else Part(network, first, last, layout.length)

@@ -10,6 +10,7 @@ import numpy as np
 
 from pipeline import meter
 from pipeline.config import Config
+from pipeline.errors import ConfigError
 from pipeline.formats import tables
 from pipeline.maths import estimate as maths
 from pipeline.maths.estimate import Cost, Estimate, Layout, Sizes, Work
@@ -24,8 +25,12 @@ PROBABILITY_BYTES = 8_640_000 * 2 * 2  # of a station-day at 100 Hz, two phases,
 def look(run_dir: RunDir, config: Config, ranks: int, gpus: int = 0, costs: Path | None = None) -> str:
     """A text of a few lines. ``costs`` is a run directory whose meter is taken before all else.
 
-    Raises Incomplete if there is no plan, BadData if a meter cannot be read.
+    Raises Incomplete if there is no plan, ConfigError for GPUs of a run on CPUs and for ``costs`` that tell none.
     """
+    if gpus and config.compute.device == "cpu":
+        raise ConfigError(
+            f'--gpus {gpus}, but compute.device = "cpu": add --set compute.device=cuda, or leave --gpus out'
+        )
     pickers = len(of_pickers(run_dir, config))
     layout = Layout(ranks, config.compute.threads, gpus)
     work = work_of(tables.read(require(run_dir.shards, "plan"), Shards), config.run.span_ns, pickers)
@@ -48,12 +53,33 @@ def work_of(plan: Shards, span_ns: tuple[int, int], pickers: int = 1) -> Work:
 
 def cost_for(run_dir: RunDir, config: Config, costs: Path | None) -> Cost | None:
     """The cost by the meter of ``costs``, else of this run, else by the table that ships with the project."""
-    kind = config.pick.precision, config.compute.device.partition(":")[0]
-    together = meter.several(config.pick.weights)
     if costs is not None:
-        return maths.cost_of(meter.read(RunDir(costs).meter), together, *kind, f"the meter of {costs}")
-    own = maths.cost_of(meter.read(run_dir.meter), together, *kind, "the meter of this run")
-    return own or maths.side_by_side([c for c in reference() if (c.precision, c.device) == kind], config.pick.weights)
+        return _named(costs, config)
+    weights, precision, device, engine = _kind(config)
+    own = maths.cost_of(
+        meter.read(run_dir.meter), meter.several(weights), precision, device, engine, "the meter of this run"
+    )
+    alike = [cost for cost in reference() if (cost.precision, cost.device) == (precision, device)]
+    return own or maths.side_by_side(alike, weights, engine)
+
+
+def _named(costs: Path, config: Config) -> Cost:
+    """The cost by the meter of the run directory ``costs``. Raises ConfigError if it has none of this kind."""
+    if not RunDir(costs).config.is_file():
+        raise ConfigError(f"--costs {costs}: not a run directory (no config.toml); name one that has been picked")
+    weights, precision, device, engine = _kind(config)
+    spent = meter.read(RunDir(costs).meter)
+    found = maths.cost_of(spent, meter.several(weights), precision, device, engine, f"the meter of {costs}")
+    if found is None:
+        held = "; ".join(maths.kinds(spent)) or "none at all"
+        raise ConfigError(f"--costs {costs}: {_no_cost(config)}. Costs that it holds: {held}")
+    return found
+
+
+def _kind(config: Config) -> tuple[tuple[str, ...], str, str, str]:
+    """Weights, precision, kind of device and engine, which tell what picking costs."""
+    device, _, _ = config.compute.device.partition(":")
+    return config.pick.weights, config.pick.precision, device, config.compute.engine
 
 
 def reference() -> list[Cost]:
@@ -64,9 +90,10 @@ def reference() -> list[Cost]:
 
 
 def _no_cost(config: Config) -> str:
-    pick, device = config.pick, config.compute.device
+    weights, precision, device, engine = _kind(config)
+    by = "" if engine == maths.AUTO else f", engine {engine}"
     return (
-        f"no measured cost of {meter.several(pick.weights)} at {pick.precision} on {device}; pick one day of one "
+        f"no measured cost of {meter.several(weights)} at {precision} on {device}{by}; pick one day of one "
         "station in another run directory and name it with --costs"
     )
 
@@ -89,5 +116,6 @@ def _lines(found: Estimate, cost: Cost, layout: Layout) -> list[str]:
         f"disk         {_size(found.kept_bytes)} in {found.kept_files} files; "
         f"at the peak {_size(found.peak_bytes)} in {found.peak_files}",
         f"by           {cost.source}: seconds a station-day of {cost.weight} at {cost.precision}, "
-        f"{cost.threads} thread(s): {stages}; load {cost.load_s:.1f} s a rank; {cost.picks_a_day:.0f} picks",
+        f"engine {cost.engine}, {cost.threads} thread(s): {stages}; load {cost.load_s:.1f} s a rank; "
+        f"{cost.picks_a_day:.0f} picks",
     ]

@@ -10,8 +10,9 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from pipeline.formats import archive, stations, streams, waveforms
 from pipeline.logs import Progress
 from pipeline.maths import parity, triggers
 from pipeline.maths.parity import Agreement
-from pipeline.models import checked
+from pipeline.models import checked, weights
 from pipeline.models.checked import Check
 from pipeline.models.engine import PHASES
 from pipeline.models.parity import Reference
@@ -66,6 +67,7 @@ class Report:
     agreements: dict[str, list[Agreement]]
     seconds: float
     left_out: dict[str, str]
+    refused: dict[str, str]  # why a precision is not offered here
 
 
 Look = Callable[[Shard], Looked]
@@ -79,25 +81,40 @@ def run(config: Config, wanted: Wanted, world: World) -> list[Report]:
     return [report for report in found if report is not None]
 
 
+def require_targets(config: Config, json_path: Path | None, record: Path | None) -> None:
+    """Raises ConfigError if the results could not be written, before hours of work."""
+    if json_path is not None:
+        checked.require_writable(json_path, "--json")
+    for path in [record] if record else [checked.store(weights.digest(name)) for name in config.pick.weights]:
+        checked.require_writable(path, "--record")
+        checked.read(path)
+        if json_path is not None and json_path.resolve() == path.resolve():
+            raise ConfigError(f"{path}: both --json and --record: name another file with --json")
+
+
 def compare(config: Config, wanted: Wanted, world: World) -> Report | None:
     """Compare one picker on a sample of the configuration's shards, dealt to the ranks; None but on rank 0.
 
-    Raises ConfigError where there is nothing to compare, or the network does not offer a precision on this machine.
+    Raises ConfigError where there is nothing to compare, or the network offers no wanted precision on this machine.
     """
     sample, size = world.bcast(chosen(config, wanted) if world.rank == 0 else ([], {}))
     mine = share(sample, lambda shard: size[shard] + 1.0, world.size)[world.rank]  # rank 0 has at least one
-    pickers = _pickers(config, wanted) if mine else {}
+    pickers, refused = _pickers(config, wanted) if mine else ({}, {})
     parts: list[Looked] = []
     if mine:
         look, progress = looker(config, wanted, pickers), Progress("compared station-days", len(mine))
         for shard in mine:
             parts.append(look(shard))
             progress.step(shard.id)
-    gathered = world.gather(parts)
+    gathered = world.gather((parts, refused))
     if gathered is None:
         return None
-    looked = sorted((part for rank in gathered for part in rank), key=lambda part: part.shard)
-    return summed_up(config, wanted, pickers, looked)
+    looked = sorted((part for rank, _ in gathered for part in rank), key=lambda part: part.shard)
+    refused = {name: why for _, one in gathered for name, why in one.items()}  # by any rank
+    everywhere = {name: picker for name, picker in pickers.items() if name not in refused}
+    if not everywhere:
+        raise ConfigError(f"no wanted precision is offered on all ranks: {'; '.join(refused.values())}")
+    return replace(summed_up(config, wanted, everywhere, looked), refused=refused)
 
 
 def chosen(config: Config, wanted: Wanted) -> tuple[list[Shard], dict[Shard, int]]:
@@ -127,10 +144,21 @@ def _spans(run_ns: tuple[int, int], days: tuple[date, ...]) -> list[tuple[int, i
     return [(start, stop) for start, stop in within if stop > start]
 
 
-def _pickers(config: Config, wanted: Wanted) -> dict[str, Picker]:
-    """A picker of each precision. Raises ConfigError where the network does not offer it on this machine."""
+def _pickers(config: Config, wanted: Wanted) -> tuple[dict[str, Picker], dict[str, str]]:
+    """A picker of each precision, and why the network does not offer the others on this machine.
+
+    Raises ConfigError if there is none: then the reason may be another than the precision.
+    """
     names = wanted.precisions or tuple(dict.fromkeys(("fp32", config.pick.precision)))
-    return {name: Picker.of(config.pick.model_copy(update={"precision": name}), config.compute) for name in names}
+    pickers, refused = {}, {}
+    for name in names:
+        try:
+            pickers[name] = Picker.of(config.pick.model_copy(update={"precision": name}), config.compute)
+        except ConfigError as e:
+            refused[name] = str(e)
+    if not pickers:
+        raise ConfigError("; ".join(dict.fromkeys(refused.values())))
+    return pickers, refused
 
 
 def looker(config: Config, wanted: Wanted, pickers: dict[str, Picker]) -> Look:
@@ -184,7 +212,7 @@ def summed_up(config: Config, wanted: Wanted, pickers: dict[str, Picker], looked
         for name, picker in pickers.items()
     ]
     left_out = {part.shard.id: part.left_out for part in looked if part.left_out}
-    return Report(checks, agreements, sum(part.seconds for part in some), left_out)
+    return Report(checks, agreements, sum(part.seconds for part in some), left_out, {})
 
 
 def text(report: Report) -> str:
@@ -202,7 +230,11 @@ def text(report: Report) -> str:
     for name, phases in report.agreements.items():
         lines += [line for agreement in phases for line in _alone(name, agreement)]
     lines += [f"left out: {shard}: {why}" for shard, why in report.left_out.items()]
-    return "\n".join([*lines, *(f"{check.precision}: {check.verdict}" for check in report.checks)])
+    lines += [f"{check.precision}: {check.verdict}" for check in report.checks]
+    lines += [
+        f"{name}: not offered here, the exit code is that of the others: {w}" for name, w in report.refused.items()
+    ]
+    return "\n".join(lines)
 
 
 def _row(name: str, a: Agreement) -> str:
@@ -226,6 +258,12 @@ def _listed(picks: Picks) -> list[str]:
     return [f"{c} {t}Z probability {p:.4f}" for c, t, p in zip(picks.station, times, picks.probability, strict=True)]
 
 
+def write_json(reports: list[Report], path: Path) -> None:
+    """Raises ConfigError if ``path`` cannot be written."""
+    with checked.written(path, "--json") as part:
+        part.write_text(as_json(reports), "utf-8")
+
+
 def as_json(reports: list[Report]) -> str:
     """All figures, and every pick of one side only."""
     return json.dumps([_plain(_body(report)) for report in reports], indent=1, allow_nan=False) + "\n"
@@ -237,6 +275,7 @@ def _body(report: Report) -> dict[str, Any]:
         "agreements": {name: [_figures(a) for a in phases] for name, phases in report.agreements.items()},
         "hours": report.seconds / 3600,
         "left_out": report.left_out,
+        "refused": report.refused,
     }
 
 

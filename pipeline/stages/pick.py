@@ -27,6 +27,7 @@ from pipeline.maths import triggers
 from pipeline.maths.spent import sentences, totals
 from pipeline.meter import Meter
 from pipeline.models import checked, weights
+from pipeline.models.native import build
 from pipeline.records import NS, Outcome, Picks, Runs, Scores, Shard, Shards, Waveform
 from pipeline.rundir import RunDir, of_pickers, publish, require
 
@@ -76,8 +77,12 @@ def run(
     # One look at the disk, by one rank: the answer changes while others publish.
     todo = world.bcast(results.missing(run_dir, plan.rows()) if world.rank == 0 else [])
     tally: Counter[str] = Counter()
-    own = Meter(world.bcast(meter.new_start() if world.rank == 0 else ""), world.rank, config)
+    start = world.bcast(meter.new_start() if world.rank == 0 else "")
+    own = Meter(start, world.rank, config)
     if todo:
+        # One rank decides, or nodes with and without a compiler would score differently.
+        targets = world.bcast(settled(targets) if world.rank == 0 else [])
+        own = Meter(start, world.rank, targets[0][1])
         if world.rank == 0:
             require_same_weights(targets)
         everyone = roles.take(world, config.compute)  # here all wait for rank 0
@@ -110,17 +115,39 @@ def _keep(run_dir: RunDir, world: World, own: Meter) -> None:
             log.info("%s", line)
 
 
+def settled(targets: Targets) -> list[tuple[RunDir, Config]]:
+    """The same with ``compute.engine`` "kernels" or "seisbench" instead of "auto", on CPUs."""
+    compute = targets[0][1].compute
+    if compute.engine != "auto" or compute.device != "cpu":
+        return list(targets)
+    reason = build.available()
+    if reason:
+        log.warning("picking with SeisBench's own networks, which takes several times as long: %s", reason)
+    chosen = compute.model_copy(update={"engine": "seisbench" if reason else "kernels"})
+    return [(run_dir, config.model_copy(update={"compute": chosen})) for run_dir, config in targets]
+
+
 def require_same_weights(targets: Targets) -> None:
-    """Note in each run directory which weights it is picked with. Raises ConfigError if it was begun with others."""
+    """Note in each run directory with which weights it is picked, and by what: the last bits depend on that, too.
+
+    Raises ConfigError if it was begun with others.
+    """
     for run_dir, config in targets:
         names = config.pick.weights if config.pick.ensemble else (config.pick.weight,)
-        mine = [{"name": name, "sha256": weights.digest(name)} for name in names]
+        by = f"{config.compute.engine} on {config.compute.device.partition(':')[0]}"
+        mine = [{"name": name, "sha256": weights.digest(name), "engine": by} for name in names]
         if not run_dir.weights.exists():
             with publish(run_dir.weights) as part:
                 part.write_text(json.dumps(mine if config.pick.ensemble else mine[0], indent=1) + "\n")
         noted = json.loads(run_dir.weights.read_text("utf-8"))
         for old, new in zip(noted if isinstance(noted, list) else [noted], mine, strict=True):
-            if old != new:
+            if old.get("engine", by) != by:
+                raise ConfigError(
+                    f"{run_dir.weights}: this run was begun with {old['engine']}, not {by}, and probabilities would "
+                    "differ in their last bits: set compute.engine and compute.device as they were, begin a new run "
+                    'directory, or take the line "engine" out of this file to go on with a mixture'
+                )
+            if (old["name"], old["sha256"]) != (new["name"], new["sha256"]):
                 raise ConfigError(
                     f"{run_dir.weights}: this run was begun with weights {old['name']} of sha256 {old['sha256'][:12]}, "
                     f"not {new['sha256'][:12]}: bring those back, or begin a new run directory"
@@ -141,7 +168,7 @@ def work(targets: Targets, mine: list[Shard], role: Role, world: World, make: Ma
     if role.clients:
         with own.time("load"):
             scorer = make_scorer(config.pick, compute)
-        serve(scorer, role.clients, world, own)
+        serve(scorer, role.clients, world, own, targets[0][0])
     elif role.server is not None:
         parent = scratch.folder(compute, readers=len(world.node))
         with exchange.remote(world, role.server, parent, compute.answer_timeout_s) as remote:
@@ -156,12 +183,22 @@ def work(targets: Targets, mine: list[Shard], role: Role, world: World, make: Ma
     return Counter()
 
 
-def serve(scorer: Local, clients: tuple[int, ...], world: World, own: Meter) -> None:
+def serve(scorer: Local, clients: tuple[int, ...], world: World, own: Meter, run_dir: RunDir) -> None:
     """Score for ``clients`` until they hang up."""
+
+    def metered(answer: Callable[[Any], object]) -> Callable[[Any], object]:
+        def call(held: Any) -> object:
+            with own.time("score"):
+                found = answer(held)
+            own.keep(run_dir.meter)
+            return found
+
+        return call
+
     greeting = exchange.Greeting(scorer.rate_hz, scorer.context_s)
     answers: dict[exchange.Wanted, Callable[[Any], object]] = {
-        "runs": own.timed(scorer.runs_of, "score"),
-        "both": own.timed(scorer.both_of, "score"),
+        "runs": metered(scorer.runs_of),
+        "both": metered(scorer.both_of),
     }
     calls = exchange.serve(world, greeting, scorer.load, answers, clients)
     log.info("scored %d waveforms for ranks %s", calls, ", ".join(map(str, clients)))

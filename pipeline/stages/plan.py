@@ -7,7 +7,7 @@ import logging
 import numpy as np
 
 from pipeline.cluster.world import World
-from pipeline.config import Config
+from pipeline.config import Compute, Config
 from pipeline.errors import ConfigError
 from pipeline.formats import archive, stations, tables
 from pipeline.formats.reference import read_reference
@@ -54,10 +54,21 @@ def check_inputs(config: Config) -> None:
     if config.pick.source is None:
         for name in config.pick.weights:
             weights.verify(name)
+        require_pickers(config)
         checked.require(config.pick, config.compute)
     for reference in (config.compare.reference_events, config.compare.reference_picks):
         if reference:
             read_reference(reference)
+
+
+def require_pickers(config: Config) -> None:
+    """Raises ConfigError if the pickers cannot be had as they are asked for; what only a GPU knows is seen there."""
+    from pipeline.models.picker import Pickers
+
+    if config.compute.device == "cpu":
+        Pickers.of(config.pick, config.compute)
+    else:
+        Pickers.of(config.pick.model_copy(update={"precision": "fp32"}), Compute())
 
 
 def plan_shards(config: Config, sites: Stations) -> Shards:

@@ -8,7 +8,7 @@ from pipeline import meter
 from pipeline.config import Config
 from pipeline.formats import provenance, results, tables
 from pipeline.records import Shard, Stations
-from pipeline.rundir import RunDir
+from pipeline.rundir import RunDir, of_pickers
 
 DONE = "done"
 
@@ -34,8 +34,27 @@ def look(run_dir: RunDir, config: Config) -> tuple[bool, str]:
     ]
     states = _states(run_dir, config, waiting == 0)
     lines += [f"{name:12} {state}" for name, state in states.items()]
+    further = of_pickers(run_dir, config)[1:]
+    lines += [f"picker       {alone.pick.weight} in {each.root}: {_of_picker(each, alone)}" for each, alone in further]
     complete = not waiting and not ends["failed"] and all(state == DONE for state in states.values())
+    complete = complete and all(_is_there(each) for each, _ in further)
     return complete, "\n".join([*lines, "complete" if complete else "incomplete: run it again"])
+
+
+def _is_there(run_dir: RunDir) -> bool:
+    return run_dir.shards.exists() and run_dir.stations.exists()
+
+
+def _of_picker(run_dir: RunDir, config: Config) -> str:
+    """Of a further picker's run directory: whether it is there and has a catalogue. Its later stages are not needed."""
+    if not _is_there(run_dir):
+        return "missing, and no stage makes it again: bring it back, or plan a new run"
+    stations = tables.read(run_dir.stations, Stations)
+    if run_dir.events.exists() and provenance.has_catalogue(
+        run_dir, provenance.catalogue(config, results.picks(run_dir), stations)
+    ):
+        return "has a catalogue"
+    return f"no catalogue, or out of date: run `orcolat associate {run_dir.root}`"
 
 
 def _states(run_dir: RunDir, config: Config, all_ended: bool) -> dict[str, str]:

@@ -1,8 +1,8 @@
 """The kernels as a shared library: compiled by the system's compiler for this very processor, once, into the cache.
 
-A library is named by the SHA-256 of everything that it depends on: sources, compiler and its version, options and
-the processor's abilities. So login and compute nodes may differ, and any number of ranks may build at once: each
-publishes the same library under the same name.
+A library is named by the SHA-256 of everything that it depends on: sources, options and the processor's abilities, and
+the compiler with its version. So login and compute nodes may differ, and any number of ranks may build at once: each
+publishes the same library under the same name. Where there is no compiler, what one made for this processor serves.
 """
 
 from __future__ import annotations
@@ -73,9 +73,19 @@ def available() -> str:
 
 def build(flags: tuple[str, ...] = ()) -> Path:
     """Path of the compiled kernels; compiles unless they are in the cache. Raises ConfigError."""
-    command = [*compiler(), *FLAGS, *ALWAYS_FUSED, *_vectors(), *flags]
-    path = folder() / f"{_key(command)}.so"
+    options = [*FLAGS, *ALWAYS_FUSED, *_vectors(), *flags]
+    sources = [path.name + path.read_text("utf-8") for path in sorted([*SOURCES.glob("*.h"), *SOURCES.glob("*.cpp")])]
+    what = _digest(" ".join(options), _processor(), *sources)
+    try:
+        command = compiler()
+    except ConfigError:
+        built = sorted(folder().glob(f"{what}-*.so"))  # where there is a compiler, on a login node say
+        if not built:
+            raise
+        return built[-1]
+    path = folder() / f"{what}-{_digest(*command, _run([*command, '--version']))}.so"
     if not path.exists():
+        command += options
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             with publish(path) as part:
@@ -102,10 +112,8 @@ def _vectors() -> list[str]:
     return ["-mprefer-vector-width=512"] if platform.machine() in ("x86_64", "AMD64") else []
 
 
-def _key(command: list[str]) -> str:
-    parts = [" ".join(command), _run([*compiler(), "--version"]), _processor()]
-    parts += [path.name + path.read_text("utf-8") for path in sorted([*SOURCES.glob("*.h"), *SOURCES.glob("*.cpp")])]
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
 
 def _processor() -> str:

@@ -188,7 +188,7 @@ def _torch_state(name: str, path: Path) -> Any:
     refused = torch.serialization.pickle.UnpicklingError  # type: ignore[attr-defined]  # what weights_only raises
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, KeyError, refused) as e:
+    except (OSError, RuntimeError, EOFError, LookupError, ValueError, TypeError, refused) as e:
         raise ConfigError(f"{path}: cannot be read as tensors of {name} (weights_only): {e}") from e
 
 

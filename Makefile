@@ -9,13 +9,14 @@ REPEATS ?= 5
 MPIEXEC ?= $(BIN)/mpiexec
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup local-run test bench check bench-gpu clean
+.PHONY: help setup local-run test bench bench-association check bench-gpu clean
 
 help:
 	@echo "make local-run                                 the whole pipeline on the embedded demo, on $(RANKS) MPI ranks"
 	@echo "make local-run CONFIG=configs/ridgecrest.toml  the same with another configuration (RANKS=4, RUN=dir)"
 	@echo "make test                                      the tests"
 	@echo "make bench                                     from files to picks beside SeisBench, on all cores (REPEATS=5)"
+	@echo "make bench-association ARGS='--cases ogs'      picks into events: ours beside GMMA and PyOcto; without ARGS, all"
 	@echo "make check                                     ruff and mypy --strict"
 	@echo "make bench-gpu FIGURES=gpu.json                what the engine costs on a GPU, and its bounds; figures as JSON"
 	@echo "make clean                                     remove .venv and runs/"
@@ -39,6 +40,9 @@ test: $(VENV)/.ready
 bench: $(VENV)/.ready
 	$(BIN)/orcolat weights fetch phasenet/original eqtransformer/original
 	$(BIN)/python -m tests.bench cpu --repeats $(REPEATS)
+
+bench-association: $(VENV)/.ready
+	$(BIN)/python -m tests.bench_association $(if $(wildcard runs/ridgecrest/picks),--ridgecrest runs/ridgecrest) $(ARGS)
 
 check: $(VENV)/.ready
 	$(BIN)/ruff format --check .

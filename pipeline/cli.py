@@ -1,4 +1,4 @@
-"""The command ``orcolat``: commands and exit codes, nothing else.
+"""The command ``orcolat``: what can be written on the command line, and exit codes. `commands` does the rest.
 
 Exit codes: 0 complete, 3 incomplete (run again), 2 bad configuration or input, 1 a bug.
 """
@@ -7,22 +7,19 @@ from __future__ import annotations
 
 import argparse
 import logging
-import sys
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 from typing import Any, get_args
 
-from pipeline import config as configs
-from pipeline import logs
-from pipeline.cluster.world import World, here, one_fails_all_fail
-from pipeline.config import Compute, Config, Pick
-from pipeline.errors import ConfigError, Incomplete, OrcolatError
-from pipeline.models import weights
-from pipeline.rundir import RunDir, create, open_config, require_same
+from pipeline import commands, logs
+from pipeline.cluster.world import here, one_fails_all_fail
+from pipeline.commands import BAD_INPUT, BUG, INCOMPLETE
+from pipeline.config import Associate, Pick
+from pipeline.errors import Incomplete, OrcolatError
 
-COMPLETE, BUG, BAD_INPUT, INCOMPLETE = 0, 1, 2, 3
 log = logging.getLogger("pipeline")
+ASSOCIATORS: tuple[str, ...] = get_args(Associate.model_fields["associator"].annotation)
 PRECISIONS: tuple[str, ...] = get_args(Pick.model_fields["precision"].annotation)
 
 EPILOG = """\
@@ -75,198 +72,6 @@ def exit_code(error: BaseException) -> int:
     return BAD_INPUT if isinstance(error, OrcolatError) else BUG
 
 
-def say(text: str, world: World | None = None) -> None:
-    """Results go to stdout, once; the log goes to stderr."""
-    if world is None or world.rank == 0:
-        sys.stdout.write(text.rstrip("\n") + "\n")
-        sys.stdout.flush()
-
-
-# The stages are imported where they are used: they bring torch, ObsPy and Matplotlib along, which take seconds,
-# and `--help` or `config check` shall answer at once.
-
-
-def run(args: argparse.Namespace, world: World) -> int:
-    from pipeline.stages import plan
-
-    config = configs.load(args.config, args.set)
-    run_dir = _create(args.run_dir, config, world)
-    plan.run(run_dir, config, world)
-    _pick(run_dir, config, world)
-    from pipeline.stages import associate, compare, report  # now: a rank that reads shall not carry them
-
-    associate.run(run_dir, config, world)
-    compare.run(run_dir, config, world)
-    report.run(run_dir, config, world)
-    return _summary(run_dir, config, world) or _complete(run_dir, world)
-
-
-def make_plan(args: argparse.Namespace, world: World) -> int:
-    from pipeline.stages import estimate, plan
-
-    config = configs.load(args.config, args.set)
-    run_dir = _create(args.run_dir, config, world)
-    plan.run(run_dir, config, world)
-    if world.rank == 0 and not config.pick.source:
-        say(estimate.look(run_dir, config, args.ranks or world.size, args.gpus, args.costs))
-    return COMPLETE
-
-
-def run_pick(args: argparse.Namespace, world: World) -> int:
-    from pipeline.stages import pick
-
-    run_dir, config = _open(args)
-    if config.pick.source:
-        raise ConfigError(f"{run_dir.root}: this run takes its picks from pick.source: run `orcolat import-picks`")
-    pick.run(run_dir, config, world)
-    return _complete(run_dir, world)
-
-
-def run_import(args: argparse.Namespace, world: World) -> int:
-    from pipeline.stages import import_picks
-
-    return _stage(import_picks.run, args, world)
-
-
-def run_associate(args: argparse.Namespace, world: World) -> int:
-    from pipeline.stages import associate
-
-    return _stage(associate.run, args, world)
-
-
-def run_compare(args: argparse.Namespace, world: World) -> int:
-    from pipeline.stages import compare
-
-    return _stage(compare.run, args, world)
-
-
-def run_report(args: argparse.Namespace, world: World) -> int:
-    from pipeline.stages import report
-
-    run_dir, config = _open(args)
-    report.run(run_dir, config, world)
-    return _summary(run_dir, config, world)
-
-
-def run_status(args: argparse.Namespace, world: World) -> int:
-    from pipeline.stages import status
-
-    run_dir, config = _open(args)
-    complete, text = world.bcast(status.look(run_dir, config) if world.rank == 0 else (True, ""))
-    say(text, world)
-    return COMPLETE if complete else INCOMPLETE
-
-
-def run_demo(args: argparse.Namespace, world: World) -> int:
-    from pipeline.stages import demo
-
-    if world.rank == 0:
-        say(f"demo archive: {demo.write_demo(args.folder, demo.SEED if args.seed is None else args.seed)}")
-    world.bcast(None)
-    return COMPLETE
-
-
-def run_parity(args: argparse.Namespace, world: World) -> int:
-    from pipeline.models import checked
-    from pipeline.stages import parity
-
-    config = configs.load(args.config, args.set)
-    wanted = parity.Wanted(args.precision, args.stations, args.days, args.limit, args.raw)
-    if world.rank == 0:
-        parity.require_targets(config, args.json, args.record)
-    reports = parity.run(config, wanted, world)
-    checks = [check for report in reports for check in report.checks]
-    if world.rank == 0:
-        say("\n\n".join(parity.text(report) for report in reports))
-        if args.json:
-            parity.write_json(reports, args.json)
-        say(f"recorded in {', '.join(map(str, checked.record(checks, args.record)))}")
-    failed, few = not all(check.agrees for check in checks), not all(check.counts for check in checks)
-    return world.bcast(BAD_INPUT if failed else INCOMPLETE if few else COMPLETE)
-
-
-def list_weights(args: argparse.Namespace, world: World) -> int:
-    say(f"store: {weights.store()}", world)
-    for row in weights.available():
-        say(f"{row.name:28} {row.state:12} {(row.sha256 or '-')[:16]:16}  {row.licence}  {row.citation}", world)
-    return COMPLETE
-
-
-def fetch_weights(args: argparse.Namespace, world: World) -> int:
-    from pipeline.models.picker import Pickers
-
-    for name in args.names:
-        pick = configs.load(Path(name)).pick if name.endswith(".toml") else Pick().model_copy(update={"weight": name})
-        if world.rank == 0 and pick.weights:
-            for weight in pick.weights:
-                say(f"{weight}: {weights.fetch(weight)}")
-            Pickers.of(pick.model_copy(update={"precision": "fp32"}), Compute())  # refuses what could not be run
-    world.bcast(None)
-    return COMPLETE
-
-
-def verify_weights(args: argparse.Namespace, world: World) -> int:
-    for name in args.names or [row.name for row in weights.available() if row.state != "not fetched"]:
-        say(f"{name}: sha256 {weights.verify(name)} ok", world)
-    return COMPLETE
-
-
-def check_config(args: argparse.Namespace, world: World) -> int:
-    config = configs.load(args.config, args.set)
-    say(f"{args.config}: valid, digest {config.digest}", world)
-    return COMPLETE
-
-
-def show_config(args: argparse.Namespace, world: World) -> int:
-    say(configs.dumps(configs.load(args.config, args.set)), world)
-    return COMPLETE
-
-
-def _stage(stage: Callable[[RunDir, Config, World], None], args: argparse.Namespace, world: World) -> int:
-    """One stage on the run directory of the command line."""
-    run_dir, config = _open(args)
-    stage(run_dir, config, world)
-    return COMPLETE
-
-
-def _create(root: Path, config: Config, world: World) -> RunDir:
-    if world.rank == 0:
-        create(root, config)
-    world.bcast(None)
-    return RunDir(root)
-
-
-def _open(args: argparse.Namespace) -> tuple[RunDir, Config]:
-    """The run directory and its saved configuration, ``--set compute...`` applied."""
-    open_config(args.run_dir)
-    config = configs.load(args.config or RunDir(args.run_dir).config, args.set)
-    require_same(RunDir(args.run_dir), config)
-    return RunDir(args.run_dir), config
-
-
-def _pick(run_dir: RunDir, config: Config, world: World) -> None:
-    from pipeline.stages import import_picks, pick
-
-    stage = import_picks.run if config.pick.source else pick.run
-    stage(run_dir, config, world)
-
-
-def _summary(run_dir: RunDir, config: Config, world: World) -> int:
-    """Print the account and the scores; 1 if the account does not balance, for that is a bug."""
-    from pipeline.stages import report
-
-    if world.rank == 0:
-        say(report.summary(run_dir, config))
-    return BUG if world.bcast(bool(report.breaches(run_dir)) if world.rank == 0 else False) else COMPLETE
-
-
-def _complete(run_dir: RunDir, world: World) -> int:
-    """0 if every planned shard has a result, else 3."""
-    from pipeline.stages import status
-
-    return INCOMPLETE if world.bcast(bool(status.unpicked(run_dir)) if world.rank == 0 else False) else COMPLETE
-
-
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="orcolat",
@@ -275,35 +80,66 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     top.add_argument("-v", "--verbose", action="store_true", help="log details")
-    commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    verbs = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for name, what, function in (
-        ("run", "plan, pick, associate, compare, report: everything that is missing", run),
-        ("plan", "list the station-days of the archive and the stations", make_plan),
+        ("run", "plan, pick, associate, compare, report: everything that is missing", commands.run),
+        ("plan", "list the station-days of the archive and the stations", commands.make_plan),
     ):
-        sub = _with_config(commands.add_parser(name, help=what, description=what), function)
+        sub = _with_config(verbs.add_parser(name, help=what, description=what), function)
         sub.add_argument("--run-dir", type=Path, required=True, metavar="DIR", help="where the run lives")
+        if name == "run":
+            _add_dask(sub)
     _add_estimate(sub)  # of `plan`, the last
     for name, what, function in (
-        ("pick", "pick every station-day that has no result yet", run_pick),
-        ("import-picks", "take the picks of pick.source instead of picking waveforms", run_import),
-        ("associate", "make events of the picks", run_associate),
-        ("compare", "compare events and picks with the reference", run_compare),
-        ("report", "write report/index.html and print the account", run_report),
-        ("status", "say what is done and what is missing; exit code 3 if anything is", run_status),
+        ("pick", "pick every station-day that has no result yet", commands.run_pick),
+        ("import-picks", "take the picks of pick.source instead of picking waveforms", commands.run_import),
+        ("report", "write report/index.html and print the account", commands.run_report),
+        ("status", "say what is done and what is missing; exit code 3 if anything is", commands.run_status),
     ):
-        _with_run_dir(commands.add_parser(name, help=what, description=what), function)
-    _parity_parser(commands.add_parser("parity", help="compare picks with FP32 SeisBench, any precision and device"))
-    sub = commands.add_parser("demo", help="write the synthetic demo archive")
+        _with_run_dir(verbs.add_parser(name, help=what, description=what), function)
+    _add_associators(verbs.add_parser("associate", help="make events of the picks"))
+    _add_compared(verbs.add_parser("compare", help="compare with the reference, or one associator with another"))
+    _parity_parser(verbs.add_parser("parity", help="compare picks with FP32 SeisBench, any precision and device"))
+    sub = verbs.add_parser("demo", help="write the synthetic demo archive")
     sub.add_argument("folder", type=Path, metavar="DIR", help="new folder for the archive")
     sub.add_argument("--seed", type=int, help="seed of the random numbers (default: the year 1976)")
-    sub.set_defaults(command=run_demo)
-    _weights_parser(commands.add_parser("weights", help="the pretrained pickers in the local store"))
-    _config_parser(commands.add_parser("config", help="check or show a configuration"))
+    sub.set_defaults(command=commands.run_demo)
+    _weights_parser(verbs.add_parser("weights", help="the pretrained pickers in the local store"))
+    _config_parser(verbs.add_parser("config", help="check or show a configuration"))
     return top
 
 
+def _add_associators(sub: argparse.ArgumentParser) -> None:
+    sub.description = (
+        "Make events of the picks. With --associator another associator than that of the configuration makes a second "
+        "catalogue of the same picks, in RUN_DIR/associators/NAME, a run directory of its own: `orcolat compare` and "
+        "`report` work there, too."
+    )
+    sub.add_argument(
+        "--associator", choices=ASSOCIATORS, metavar="NAME", help=f"{', '.join(ASSOCIATORS)} (default: the run's own)"
+    )
+    _add_dask(sub)
+    _with_run_dir(sub, commands.run_associate)
+
+
+def _add_compared(sub: argparse.ArgumentParser) -> None:
+    sub.description = (
+        "Compare events and picks with the reference of the configuration. With --associators the reference is the "
+        "catalogue of another associator of the same run: all events of both, and the picks in them, are compared. The "
+        "tables and the scorecard go to RUN_DIR/associators/NAME-against-REFERENCE/compare, a summary to stdout."
+    )
+    sub.add_argument(
+        "--associators",
+        nargs=2,
+        choices=ASSOCIATORS,
+        metavar=("NAME", "REFERENCE"),
+        help=f"two of {', '.join(ASSOCIATORS)}; each needs a catalogue, see `orcolat associate --help`",
+    )
+    _with_run_dir(sub, commands.run_compare)
+
+
 def _parity_parser(sub: argparse.ArgumentParser) -> None:
-    _with_config(sub, run_parity)
+    _with_config(sub, commands.run_parity)
     sub.description = PARITY
     sub.formatter_class = argparse.RawDescriptionHelpFormatter
     sub.add_argument(
@@ -368,7 +204,7 @@ def _from(least: int) -> Callable[[str], int]:
 def _weights_parser(sub: argparse.ArgumentParser) -> None:
     sub.description = "The store is $ORCOLAT_WEIGHTS, or the user's cache. Nothing is ever downloaded during a run."
     verbs = sub.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    verbs.add_parser("list", help="names, state, licence").set_defaults(command=list_weights)
+    verbs.add_parser("list", help="names, state, licence").set_defaults(command=commands.list_weights)
     fetch = verbs.add_parser("fetch", help="download, check and convert (needs internet)")
     fetch.add_argument(
         "names",
@@ -376,16 +212,16 @@ def _weights_parser(sub: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="phasenet/original, seisbench:PhaseNet/instance, ..., or a configuration: what it needs",
     )
-    fetch.set_defaults(command=fetch_weights)
+    fetch.set_defaults(command=commands.fetch_weights)
     verify = verbs.add_parser("verify", help="compare the files with their checksums")
     verify.add_argument("names", nargs="*", metavar="NAME", help="default: all that are there")
-    verify.set_defaults(command=verify_weights)
+    verify.set_defaults(command=commands.verify_weights)
 
 
 def _config_parser(sub: argparse.ArgumentParser) -> None:
     verbs = sub.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    _with_config(verbs.add_parser("check", help="is it valid?"), check_config)
-    _with_config(verbs.add_parser("show", help="print it with every default filled in"), show_config)
+    _with_config(verbs.add_parser("check", help="is it valid?"), commands.check_config)
+    _with_config(verbs.add_parser("show", help="print it with every default filled in"), commands.show_config)
 
 
 def _with_config(sub: argparse.ArgumentParser, function: object) -> argparse.ArgumentParser:
@@ -400,6 +236,18 @@ def _with_run_dir(sub: argparse.ArgumentParser, function: object) -> None:
     sub.add_argument("--config", type=Path, help="refuse the run directory unless it was made with this file")
     _add_set(sub)
     sub.set_defaults(command=function)
+
+
+def _add_dask(sub: argparse.ArgumentParser) -> None:
+    """A short way to set compute.dask; a path is one of the command line's folder."""
+    sub.add_argument(
+        "--dask",
+        dest="set",
+        action="append",
+        type=lambda text: f"compute.dask={text if '://' in text or text.isdecimal() else Path(text).resolve()}",
+        metavar="WORKERS",
+        help="associate on so many processes of Dask, or on the workers of a scheduler: tcp://HOST:PORT, or its file",
+    )
 
 
 def _add_set(sub: argparse.ArgumentParser) -> None:

@@ -231,14 +231,23 @@ class Pick(Windows):
 class Associate(Section):
     """GaMMA (Zhu et al. 2022, doi 10.1029/2021JB023249) on a local stereographic plane."""
 
-    associator: Literal["gmma"] = "gmma"
+    associator: Literal["gamma", "gmma", "pyocto"] = Field(
+        "gamma", description="our own GaMMA, the package GMMA, or PyOcto"
+    )
     center_latitude_deg: float = Field(ge=-90, le=90)
     center_longitude_deg: Degrees
     x_km: tuple[float, float] = Field(description="east, relative to the centre")
     y_km: tuple[float, float] = Field(description="north, relative to the centre")
     z_km: tuple[float, float] = (0.0, 40.0)
-    vp_km_s: Positive = 6.0
-    vs_km_s: Positive = 3.43
+    vp_km_s: Positive = Field(6.0, description="P velocity; with a velocity_model only the scale of the clustering")
+    vs_km_s: Positive = Field(3.43, description="S velocity, as vp_km_s")
+    velocity_model: InputPath | None = Field(
+        None,
+        description="1-D model, .nd (TauP) or .csv with depth_km, vp_km_s, vs_km_s; without it, vp_km_s and vs_km_s",
+    )
+    velocity_between: Literal["gradient", "layers"] = Field(
+        "gradient", description="between two depths of the model: linear, or the upper value (layers of HYPO71)"
+    )
     station_elevation: bool = Field(True, description="false: all stations at sea level, as HYPO71 has them")
     dbscan_eps_s: Positive = 10.0
     dbscan_min_samples: int = Field(3, ge=1)
@@ -249,7 +258,22 @@ class Associate(Section):
     min_p_picks: int = Field(3, ge=0)
     min_s_picks: int = Field(2, ge=0)
     min_stations: int = Field(3, ge=1)
+    min_pairs: int = Field(0, ge=0, description="stations with a P and an S pick")
+    min_evidence: float = Field(
+        10.0, description="logarithm of how much likelier an event is than a coincidence of picks, at least"
+    )
+    sigma_s: Positive = Field(0.35, description="expected standard deviation of the residuals of a near station")
+    depth_km: float | None = Field(None, description="depth where nothing is known; without it, the middle of z_km")
+    depth_sigma_km: Positive = Field(10.0, description="how far a depth is from that")
+    max_gap_deg: float = Field(360.0, gt=0, le=360, description="largest azimuthal gap of an event; 360: any")
+    max_rms_s: Positive | None = Field(
+        None, description="largest root mean square of an event's travel-time residuals; without it, any"
+    )
     max_sigma11_s: Positive = Field(1.5, description="largest travel-time residual of a pick of an event")
+    use_amplitude: bool = Field(
+        True, description="amplitudes take part where picks have them, in m/s; false: and give no magnitudes"
+    )
+    max_sigma22: Positive = Field(1.0, description="largest residual of the log10 amplitude of a pick of an event")
 
     @field_validator("x_km", "y_km", "z_km")
     @classmethod
@@ -312,6 +336,14 @@ def _auto_or_number(value: Any) -> Any:
     return value
 
 
+def _workers(value: Any, info: ValidationInfo) -> Any:
+    """A number of processes, the address of a scheduler, or the path of a scheduler file."""
+    number = int(value) if isinstance(value, str) and value.isdecimal() else value
+    if type(number) not in (int, str) or number == "" or (isinstance(number, int) and not 0 <= number <= 1024):
+        raise ValueError("a number of processes (0 to 1024), tcp://HOST:PORT of a scheduler, or a scheduler file")
+    return number if str(number).startswith(("tcp://", "tls://")) else _resolve(number, info)
+
+
 class Compute(Section):
     """How the work is done; not part of the digest."""
 
@@ -334,6 +366,11 @@ class Compute(Section):
         "$TMPDIR or /dev/shm",
     )
     answer_timeout_s: Positive = Field(600.0, description="a reader without an answer for this long ends the run")
+    dask: Annotated[int | str | Path, BeforeValidator(_workers)] = Field(
+        0,
+        description="associate on Dask workers: so many processes of this machine, those of a scheduler "
+        "(tcp://HOST:PORT), or of a scheduler file; 0: in this process, or on its MPI ranks",
+    )
 
 
 class Config(Section):

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 NS = 1_000_000_000  # nanoseconds in one second
 DAY_NS = 86_400 * NS
+NAN = float("nan")
 
 Text = NDArray[np.str_]
 Int = NDArray[np.int64]
@@ -23,12 +24,13 @@ Float32 = NDArray[np.float32]
 Bool = NDArray[np.bool_]
 
 
-def column(dtype: str, unit: str = "", doc: str = "", name: str = "") -> Any:
+def column(dtype: str, unit: str = "", doc: str = "", name: str = "", default: float | None = None) -> Any:
     """A column of a `Table`: its NumPy dtype (``"str"`` for text of any width), unit and meaning.
 
-    ``name`` is what it is called in a file, where that is not the field's own name.
+    ``name`` is what it is called in a file, where that is not the field's own name. A file without the column, as one
+    written before there was such a column, is read as if it held ``default`` in every row; None: it must be there.
     """
-    return field(metadata={"dtype": dtype, "unit": unit, "doc": doc, "name": name})
+    return field(metadata={"dtype": dtype, "unit": unit, "doc": doc, "name": name, "default": default})
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +162,7 @@ class Picks(Table):
     width_s: Float32 = column("float32", "s", "full width at half maximum of the probability peak; NaN: not known")
     snr_db: Float32 = column("float32", "dB", "20 log10 of RMS after the pick over RMS before it; NaN: not known")
     gap_s: Float32 = column("float32", "s", "distance to the nearest gap or end of data; NaN: not known")
+    amplitude_m_s: Float32 = column("float32", "m/s", "peak ground velocity near the pick; NaN: not known", default=NAN)
 
     def __post_init__(self) -> None:
         super(Picks, self).__post_init__()
@@ -167,8 +170,21 @@ class Picks(Table):
             raise ValueError("Picks.probability outside [0, 1]")
 
     def ordered(self) -> Picks:
-        """The same picks sorted by (time_ns, station, phase, probability): the one canonical order."""
-        return self.take(np.lexsort((self.probability, self.phase, self.station, self.time_ns)))
+        """The same picks sorted by (time_ns, station, phase, probability, amplitude_m_s): the one canonical order."""
+        keys = (self.amplitude_m_s, self.probability, self.phase, self.station, self.time_ns)
+        return self.take(np.lexsort(keys))
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignPicks(Table):
+    """Picks as other programs keep them, one row a pick, in any order."""
+
+    station: Text = column("str", doc='station as that program names it: "STA", "NET.STA", "NET.STA.LOC.BAND"')
+    phase: Text = column("str", doc='"P" or "S"')
+    time_ns: Int = column("int64", "ns", "arrival, UTC", name="timestamp_ns")
+    probability: Float = column("float64", "1", "0 to 1")
+    amplitude_m_s: Float = column("float64", "m/s", "peak ground velocity near the pick", default=NAN)
+    amplitude: Float = column("float64", "m/s", "the same by another name", default=NAN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,15 +208,21 @@ class Events(Table):
     latitude_deg: Float = column("float64", "deg", "WGS84", name="latitude")
     longitude_deg: Float = column("float64", "deg", "WGS84", name="longitude")
     depth_km: Float = column("float64", "km", "below sea level")
-    magnitude: Float = column("float64", "1", "NaN: not known")
-    sigma_time_s: Float = column("float64", "s", "standard deviation of the travel-time residuals")
+    magnitude: Float = column(
+        "float64", "1", "of ours the weighted median of the picks' on GaMMA's scale of amplitudes, which is not ML"
+    )
+    sigma_time_s: Float = column("float64", "s", "root mean square of the travel-time residuals")
     n_p: Int = column("int64", "1", "number of P picks")
     n_s: Int = column("int64", "1", "number of S picks")
     n_stations: Int = column("int64", "1", "number of stations with a pick")
-    gap_deg: Float = column("float64", "deg", "largest azimuthal gap between stations")
+    gap_deg: Float = column("float64", "deg", "largest azimuthal gap between stations with a pick")
     nearest_km: Float = column("float64", "km", "epicentral distance of the nearest station with a pick")
-    score: Float = column("float64", "1", "sum of the picks' responsibilities (GaMMA score)")
+    score: Float = column("float64", "1", "sum of the picks' responsibilities (GaMMA score); NaN: not known")
     kind: Text = column("str", doc='event type: "earthquake", "quarry blast", ...')
+    n_pairs: Int = column("int64", "1", "number of stations with a P and an S pick; -1: not known", default=-1)
+    sigma_log_amplitude: Float = column(
+        "float64", "1", "root mean square of the residuals of log10 amplitude; NaN: no amplitudes", default=NAN
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,8 +233,11 @@ class Assignments(Table):
     station: Text = column("str", doc='"NET.STA.LOC.BAND"')
     phase: Text = column("str", doc='"P" or "S"')
     time_ns: Int = column("int64", "ns", "arrival, UTC")
-    probability: Float = column("float64", "1", "probability that the pick belongs to the event")
+    probability: Float = column("float64", "1", "responsibility: that the pick belongs to the event; NaN: not known")
     residual_s: Float = column("float64", "s", "observed minus predicted arrival")
+    residual_log_amplitude: Float = column(
+        "float64", "1", "log10 of observed over predicted amplitude; NaN: not known", default=NAN
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,16 +307,16 @@ class ComparedEvents(Table):
     our_longitude_deg: Float = column("float64", "deg")
     our_depth_km: Float = column("float64", "km", "below sea level")
     our_magnitude: Float = column("float64", "1")
-    our_sigma_time_s: Float = column("float64", "s", "standard deviation of the travel-time residuals")
+    our_sigma_time_s: Float = column("float64", "s", "root mean square of the travel-time residuals")
     our_gap_deg: Float = column("float64", "deg", "largest azimuthal gap between stations")
     our_nearest_km: Float = column("float64", "km", "epicentral distance of the nearest station with a pick")
-    our_score: Float = column("float64", "1", "sum of the picks' responsibilities (GaMMA score)")
+    our_score: Float = column("float64", "1", "sum of the picks' responsibilities (GaMMA score); NaN: not known")
     our_n_stations: Int = column("int64", "1", "number of stations with a pick")
     their_latitude_deg: Float = column("float64", "deg")
     their_longitude_deg: Float = column("float64", "deg")
     their_depth_km: Float = column("float64", "km", "below sea level")
     their_magnitude: Float = column("float64", "1")
-    their_sigma_time_s: Float = column("float64", "s", "standard deviation of the travel-time residuals")
+    their_sigma_time_s: Float = column("float64", "s", "root mean square of the travel-time residuals")
     their_gap_deg: Float = column("float64", "deg", "largest azimuthal gap between stations")
     their_nearest_km: Float = column("float64", "km", "epicentral distance of the nearest station with a pick")
     their_n_p: Int = column("int64", "1", "their P picks; -1: not known")

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import date
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from pipeline import config as configs
-from pipeline.config import Config
+from pipeline.config import Associate, Config
 from pipeline.errors import ConfigError, Incomplete
 from pipeline.records import Shard
 
@@ -97,12 +97,24 @@ class RunDir:
     def probabilities(self, shard: Shard) -> Path:
         return self.root / "probabilities" / f"{shard.id}.npz"
 
+    def travel_times(self, made_of: str) -> Path:
+        """The table of travel times that is made of this: a cache, no part of the results."""
+        return self.root / "traveltimes" / f"{made_of}.npz"
+
     def compared(self, name: str) -> Path:
         return self.root / "compare" / f"{name}.parquet"
 
     def picker(self, slug: str) -> RunDir:
         """The run directory of a further picker, complete in itself."""
         return RunDir(self.root / "pickers" / slug)
+
+    def associator(self, name: str) -> RunDir:
+        """The run directory of another associator, which shares the picks of this one."""
+        return RunDir(self.root / "associators" / name)
+
+    def between(self, name: str, reference: str) -> RunDir:
+        """Where the comparison of two associators lies: no run, only its tables and its scorecard."""
+        return self.associator(f"{name}-against-{reference}")
 
 
 def create(root: Path, config: Config) -> RunDir:
@@ -138,6 +150,43 @@ def of_pickers(run_dir: RunDir, config: Config) -> list[tuple[RunDir, Config]]:
     further = () if config.pick.ensemble or config.pick.source else config.pick.also
     alone = [(run_dir.picker(picker.slug), config.of_picker(picker.weight)) for picker in further]
     return [(run_dir, config), *alone]
+
+
+def of_associator(run_dir: RunDir, config: Config, name: str) -> tuple[RunDir, Config]:
+    """Where the catalogue of one associator is, and its configuration: the run itself, or a directory inside it."""
+    if name == config.associate.associator:
+        return run_dir, config
+    settings = config.associate.model_copy(update={"associator": name})
+    return run_dir.associator(name), config.model_copy(update={"associate": settings})
+
+
+def of_associators(run_dir: RunDir, config: Config) -> list[tuple[RunDir, Config]]:
+    """The further associators that have been given the run's picks."""
+    names = get_args(Associate.model_fields["associator"].annotation)
+    all_ = [of_associator(run_dir, config, name) for name in names]
+    return [(each, alone) for each, alone in all_ if each.root != run_dir.root and each.shards.exists()]
+
+
+def share_picks(run_dir: RunDir, other: RunDir, config: Config) -> None:
+    """Make ``other`` a run directory of ``config`` on the plan, the stations and the picks of ``run_dir``, by links.
+
+    Raises Incomplete if there is no plan yet, ConfigError if ``other`` cannot be written.
+    """
+    if other.root == run_dir.root:
+        return
+    require(run_dir.shards, "plan")
+    folders = [*(run_dir.folder(kind) for kind in get_args(Folder)), run_dir.travel_times("").parent]
+    try:
+        with publish(other.config) as part:
+            part.write_text(configs.dumps(config), "utf-8")
+        for folder in folders:
+            folder.mkdir(exist_ok=True)
+        for path in (*folders, run_dir.meter, run_dir.weights, run_dir.stations, run_dir.shards):
+            link = other.root / path.name
+            if not (link.is_symlink() or link.exists()):
+                link.symlink_to(os.path.relpath(path, other.root))
+    except OSError as e:
+        raise ConfigError(f"{other.root}: cannot share the picks of {run_dir.root} by links: {e}") from e
 
 
 def require_same(run_dir: RunDir, config: Config) -> None:

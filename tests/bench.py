@@ -13,7 +13,8 @@ from pipeline.cluster.world import Alone
 from pipeline.config import Associate
 from pipeline.formats import waveforms
 from pipeline.maths import match
-from pipeline.models import associator
+from pipeline.models.associators import gmma
+from pipeline.models.associators.observed import Observed
 from pipeline.records import DAY_NS, NS, Picks
 from pipeline.stages import report
 from tests import fakes, parity, synth
@@ -57,18 +58,20 @@ def cluster():
     n, rng = 500_000, np.random.default_rng(0)
     xy_km = rng.uniform(-100, 100, (100, 2))
     at = rng.integers(0, 100, n)
-    observed = associator.Observed(
+    observed = Observed(
         np.char.add("XD.S", at.astype(str)),
         rng.choice(["P", "S"], n),
         np.sort(rng.integers(0, DAY_NS, n)),
         rng.uniform(0.3, 1, n),
+        np.full(n, np.nan),
+        at,
         xy_km[at, 0],
         xy_km[at, 1],
         np.zeros(n),
     )
     ranges = {"x_km": (-100, 100), "y_km": (-100, 100)}
     settings = Associate(center_latitude_deg=46, center_longitude_deg=12, **ranges)
-    timed("cluster 500,000 picks of one day", lambda: associator.clusters(observed, settings), repeats=1)
+    timed("cluster 500,000 picks of one day", lambda: gmma.clusters(observed, settings), repeats=1)
 
 
 def compare():

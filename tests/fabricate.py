@@ -76,6 +76,8 @@ def make_events(n: int, start_ns: int, n_days: int, rng) -> Events:
         rng.uniform(1, 30, n),
         rng.uniform(5, 30, n),
         text(["earthquake"] * n),
+        np.zeros(n, np.int64),
+        np.full(n, np.nan),
     )
 
 
@@ -96,6 +98,7 @@ def make_assignments(events: Events, stations: Stations, rng, most: int = 14) ->
         np.array(columns[3], np.int64),
         rng.uniform(0.6, 1, n),
         rng.normal(0, 0.15, n),
+        np.full(n, np.nan),
     )
 
 
@@ -120,6 +123,7 @@ def make_picks(assignments: Assignments, noise_per_day: int, stations: Stations,
         some,
         some,
         some,
+        np.full(total, np.nan, np.float32),
     )
 
 

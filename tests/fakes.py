@@ -30,6 +30,7 @@ def picks(n, seed, start_ns=START_NS, span_s=86_400, station="XD.S00..HH"):
         rng.random(n, np.float32),
         rng.normal(10, 3, n).astype(np.float32),
         np.full(n, np.nan, np.float32),
+        rng.lognormal(-14, 2, n).astype(np.float32),
     )
 
 

@@ -13,7 +13,7 @@ from pipeline.errors import ConfigError, Incomplete
 from pipeline.formats import results, tables
 from pipeline.maths import geo
 from pipeline.records import DAY_NS, NS, Assignments, Events, Outcome, Picks, Shard, Shards, Stations
-from pipeline.rundir import create, publish
+from pipeline.rundir import RunDir, create, publish
 from pipeline.stages import associate
 from tests import fakes
 from tests.test_config import GOOD
@@ -50,7 +50,7 @@ def table(rows):
     station, phase, time_ns, probability = zip(*rows, strict=True)
     nan = np.full(len(rows), np.nan, np.float32)
     return Picks(
-        np.array(station), np.array(phase), np.array(time_ns), np.array(probability, np.float32), nan, nan, nan
+        np.array(station), np.array(phase), np.array(time_ns), np.array(probability, np.float32), nan, nan, nan, nan
     ).ordered()
 
 
@@ -70,7 +70,11 @@ def some_picks():
 @pytest.fixture
 def config(tmp_path):
     (tmp_path / "run.toml").write_text(GOOD)
-    return configs.load(tmp_path / "run.toml", ["associate.z_km=[0, 20]"])
+    return configs.load(tmp_path / "run.toml", ["associate.z_km=[0, 20]", "associate.associator=gmma"])
+
+
+def observed_by(picks, sites, settings):
+    return associate.observe(picks, sites, associate.place(sites, settings))
 
 
 def planned(shards):
@@ -130,11 +134,96 @@ def test_the_events_of_the_truth_with_every_column(tmp_path, config):
         assert events.n_stations[i] == len(set(own.station)) >= 15
         assert events.sigma_time_s[i] == pytest.approx(np.sqrt(np.mean(own.residual_s**2)))
         assert events.score[i] == pytest.approx(len(own), abs=4)
+        assert events.n_pairs[i] == len(set(own.station[own.phase == "P"]) & set(own.station[own.phase == "S"]))
+        seen = np.isin([f"XD.S{i:02}..HH" for i in range(16)], own.station)
+        around = geo.azimuth_deg(events.latitude_deg[i], events.longitude_deg[i], LAT[seen], LON[seen])
+        assert events.gap_deg[i] == pytest.approx(geo.azimuthal_gap_deg(around), abs=0.01)
     assert (events.gap_deg < 200).all()
     assert np.isnan(events.magnitude).all()
+    assert np.isnan(events.sigma_log_amplitude).all()
     assert set(events.kind) == {"earthquake"}
     assert (np.diff(events.time_ns) > 0).all()
     assert all(i.startswith("e20240506T") for i in events.id[:2])
+
+
+def test_events_that_a_rule_refuses_are_counted_and_their_picks_are_noise(tmp_path, config, caplog):
+    free = picked(tmp_path / "free", config, some_picks())
+    associated(free, config)
+    events, _ = catalogue(free)
+    limit = float(np.median(events.gap_deg))
+    strict = config.model_copy(
+        update={"associate": config.associate.model_copy(update={"max_gap_deg": limit, "min_pairs": 15})}
+    )
+    run_dir = picked(tmp_path / "strict", strict, some_picks())
+    with caplog.at_level("INFO", "pipeline.stages.associate"):
+        associate.run(run_dir, strict, Alone())
+    kept, assignments = catalogue(run_dir)
+    inside = events.gap_deg <= limit
+    np.testing.assert_equal(kept.as_dict(), events.take(inside).as_dict())
+    assert 0 < len(kept) < len(events)
+    refused = {"max_gap_deg": int(np.count_nonzero(~inside))}
+    assert [tables.metadata(p)["refused"] for p in (run_dir.events, run_dir.assignments)] == [refused, refused]
+    assert (
+        f"{refused['max_gap_deg']} events were refused by associate.max_gap_deg; their picks are noise" in caplog.text
+    )
+    assert len(assignments) == (kept.n_p + kept.n_s).sum()
+    stamp = run_dir.events.stat().st_mtime_ns
+    assert associated(run_dir, strict, ranks=2)
+    assert run_dir.events.stat().st_mtime_ns == stamp  # up to date, whatever was refused
+
+
+def with_amplitudes(picks, magnitude):
+    """The amplitudes that events of ``magnitude`` at their true places would have; those of false picks are small."""
+    expected = np.full(len(picks), 1e-9)
+    for x, y, z, time_s in TRUTH:
+        for i, (sx, sy) in enumerate(GRID):
+            km = np.sqrt((x - sx) ** 2 + (y - sy) ** 2 + (z + HEIGHT_KM) ** 2)
+            at = START_NS + np.round([(time_s + km / VP) * NS, (time_s + km / VS) * NS]).astype(np.int64)
+            mine = (picks.station == f"XD.S{i:02}..HH") & (np.abs(picks.time_ns[:, None] - at).min(axis=1) < 1000)
+            expected[mine] = 10 ** (1.08 + 0.93 * (magnitude - 3.5) - 1.68 * np.log10(km)) / 100  # cm/s to m/s
+    return replace(picks, amplitude_m_s=expected.astype(np.float32))
+
+
+def test_magnitudes_come_from_the_amplitudes_and_bear_a_wrong_one(tmp_path, config):
+    picks = with_amplitudes(some_picks(), 1.7)
+    run_dir = picked(tmp_path / "run", config, picks)
+    associated(run_dir, config)
+    events, assignments = catalogue(run_dir)
+    assert events.magnitude == pytest.approx(np.full(len(TRUTH), 1.7), abs=0.05)
+    for i, name in enumerate(events.id):
+        residual = assignments.residual_log_amplitude[assignments.event == name]
+        assert events.sigma_log_amplitude[i] == pytest.approx(np.sqrt(np.mean(residual**2)))
+        assert np.median(np.abs(residual)) < 0.05
+    wrong = picks.amplitude_m_s.copy()
+    wrong[picks.station == "XD.S05..HH"] *= 1000
+    wrong[picks.station == "XD.S06..HH"] = np.nan
+    run_dir = picked(tmp_path / "wrong", config, replace(picks, amplitude_m_s=wrong))
+    associated(run_dir, config)
+    events, assignments = catalogue(run_dir)
+    assert events.magnitude == pytest.approx(np.full(len(TRUTH), 1.7), abs=0.1)
+    loud, mute = (assignments.residual_log_amplitude[assignments.station == f"XD.S{i}..HH"] for i in ("05", "06"))
+    assert np.median(loud) == pytest.approx(3, abs=0.1)
+    assert np.isnan(mute).all()
+
+
+def test_amplitudes_that_are_not_to_be_used_give_no_magnitude(tmp_path, config):
+    deaf = config.model_copy(update={"associate": config.associate.model_copy(update={"use_amplitude": False})})
+    run_dir = picked(tmp_path / "run", deaf, with_amplitudes(some_picks(), 1.7))
+    associated(run_dir, deaf)
+    events, assignments = catalogue(run_dir)
+    assert len(events) == len(TRUTH)
+    assert np.isnan(events.magnitude).all()
+    assert np.isnan(events.sigma_log_amplitude).all()
+    assert np.isnan(assignments.residual_log_amplitude).all()
+
+
+def test_amplitudes_are_observed_as_logarithms(config):
+    picks = some_picks()
+    amplitude = np.full(len(picks), 1e-6, np.float32)
+    amplitude[:2] = np.nan, 1e-9
+    observed = observed_by(replace(picks, amplitude_m_s=amplitude), stations(), config.associate)
+    assert np.isnan(observed.log_amplitude[0])
+    assert observed.log_amplitude[1:] == pytest.approx([-9, *[-6] * (len(picks) - 2)], abs=1e-6)
 
 
 def test_every_pick_is_in_one_event_or_in_noise(tmp_path, config):
@@ -200,9 +289,7 @@ def test_a_cut_at_any_pause_gives_the_same_events(tmp_path, config):
         parts = [catalogue(half) for half in halves]
         assert repr(Events.concat([p[0] for p in parts]).as_dict()) == repr(events.as_dict())
         joined = Assignments.concat([p[1] for p in parts])
-        assert all(
-            (a == b).all() for a, b in zip(joined.as_dict().values(), assignments.as_dict().values(), strict=True)
-        )
+        np.testing.assert_equal(joined.as_dict(), assignments.as_dict())
 
 
 def test_a_repeat_does_nothing_and_new_picks_make_a_new_catalogue(tmp_path, config):
@@ -234,9 +321,9 @@ def test_an_epoch_that_has_ended_gives_no_coordinates_and_the_next_gives_its_own
     picks = some_picks()
     ended = stations(end_ns=START_NS + DAY_NS)
     with pytest.raises(ConfigError, match="the first at 2024-05-07T00"):
-        associate.observe(picks, ended, config.associate)
+        observed_by(picks, ended, config.associate)
     moved = replace(stations(), latitude_deg=LAT + 0.5, start_ns=ended.end_ns)
-    observed = associate.observe(picks, Stations.concat([moved, ended]), config.associate)
+    observed = observed_by(picks, Stations.concat([moved, ended]), config.associate)
     later = picks.time_ns >= START_NS + DAY_NS
     assert (np.sort(np.unique(observed.y_km[~later].round()))[[0, -1]] == [-30, 30]).all()
     assert observed.y_km[later].min() == pytest.approx(-30 + 55.6, abs=0.3)
@@ -244,11 +331,11 @@ def test_an_epoch_that_has_ended_gives_no_coordinates_and_the_next_gives_its_own
 
 def test_height_is_negative_depth_and_an_unknown_one_is_zero(config):
     sites = replace(stations(), elevation_m=np.where(np.arange(16) == 2, np.nan, 1500.0))
-    observed = associate.observe(some_picks(), sites, config.associate)
+    observed = observed_by(some_picks(), sites, config.associate)
     assert set(observed.z_km[observed.station == "XD.S02"]) == {0.0}
     assert set(observed.z_km[observed.station != "XD.S02"]) == {-1.5}
     flat = config.associate.model_copy(update={"station_elevation": False})
-    assert set(associate.observe(some_picks(), sites, flat).z_km) == {0.0}
+    assert set(observed_by(some_picks(), sites, flat).z_km) == {0.0}
 
 
 def test_no_catalogue_before_all_shards_are_picked(tmp_path, config):
@@ -283,6 +370,7 @@ def test_most_earthquakes_of_the_analysts_come_back(tmp_path):
         nan,
         nan,
         nan,
+        nan,
     ).ordered()
     known = Stations(
         np.array((sites.network + "." + sites.station).tolist()),
@@ -292,8 +380,9 @@ def test_most_earthquakes_of_the_analysts_come_back(tmp_path):
         np.zeros(n, np.int64),
         np.full(n, 2**62),
     )
-    observed = associate.observe(picks, known, config.associate)
-    events, _ = associate.catalogue(associate.find_events(observed, config, Alone()), picks, observed, config.associate)
+    observed, region = associate._given(RunDir(tmp_path), associate.Task(picks, known, {}), config)
+    found = associate.find_events(observed, region, Alone()).events
+    events, _ = associate.catalogue(found, picks, observed, config.associate)
     truth = pd.read_parquet(DATA / "ogs" / "onlyEQ-2024.hpl.parquet")
     truth = truth[(truth.time >= "2024-05-20") & (truth.time < "2024-06-03")]
     dt_s = np.abs(truth.time.to_numpy().astype("datetime64[ns]").astype(np.int64)[:, None] - events.time_ns) / NS

@@ -451,6 +451,76 @@ def test_import_of_csv_says_what_it_left_out(tmp_path):
         assert said in text
 
 
+def test_import_of_csv_with_amplitudes(tmp_path):
+    lines = ["OX.ZOU,2024-01-01T00:00:01,P,0.9,3e-7", "OX.ZOU,2024-01-01T00:00:02,S,0.9,-3e-7"]
+    lines += ["OX.ZOU,2024-01-01T00:00:03,P,0.9,", "OX.ZOU,2024-01-01T00:00:04,P,0.9,0"]
+    lines += ["OX.ZOU,2024-01-01T00:00:05,P,0.9,inf", "OX.ZOU,2024-01-01T00:00:06,P,0.9,loud"]
+    for name in ("amplitude", "amplitude_m_s"):
+        path = write(tmp_path / f"{name}.csv", [f"station,timestamp,phase,probability,{name}", *lines])
+        picks, problems = import_picks(path, sites("OX.ZOU"), (0, 2**62))
+        np.testing.assert_array_equal(picks.amplitude_m_s, np.array([3e-7, *[np.nan] * 4], "f4"))
+        assert problems[0] == "line 7: amplitude 'loud' is not a number"
+        assert problems[1].startswith("3 picks have an amplitude of 0, less, or infinity")
+
+
+def foreign(path, **columns):
+    rows = {
+        "station": ["OX.CIMO", "ZOU", "ZOU", "OX.ZOU"],
+        "timestamp": pd.to_datetime([f"2024-01-01T00:00:0{i}.250" for i in range(4)]),
+        "probability": [0.25, 1.5, 0.5, 0.75],
+        "amplitude": [1e-7, 2e-7, 3e-7, 0.0],
+        "phase": ["P", "S", "Pn", " s"],
+    }
+    pd.DataFrame(rows | columns).to_parquet(path)
+    return path
+
+
+def test_import_of_a_foreign_table(tmp_path):
+    picks, problems = import_picks(foreign(tmp_path / "a.parquet"), sites("OX.CIMO", "OX.ZOU"), (0, 2**62))
+    assert picks.station.tolist() == ["OX.CIMO..", "OX.ZOU.."]
+    assert picks.phase.tolist() == ["P", "S"]
+    assert picks.time_ns.tolist() == [ns("2024-01-01T00:00:00.25"), ns("2024-01-01T00:00:03.25")]
+    assert picks.probability.tolist() == [0.25, 0.75]
+    np.testing.assert_array_equal(picks.amplitude_m_s, np.array([1e-7, np.nan], "f4"))
+    assert problems == [
+        "1 picks left out: their phase is neither P nor S",
+        "1 picks left out: their probability is not between 0 and 1",
+        "1 picks have an amplitude of 0, less, or infinity: taken as not known",
+    ]
+
+
+def test_the_time_zone_of_a_foreign_table_counts_and_amplitudes_may_be_absent(tmp_path):
+    there = pd.to_datetime([f"2024-01-01T01:00:0{i}.250" for i in range(4)]).tz_localize("Europe/Rome")
+    path = foreign(tmp_path / "a.parquet", timestamp=there)
+    pd.read_parquet(path).drop(columns="amplitude").to_parquet(path)
+    picks, _ = import_picks(path, sites("OX.CIMO", "OX.ZOU"), (0, 2**62))
+    assert picks.time_ns.tolist() == [ns("2024-01-01T00:00:00.25"), ns("2024-01-01T00:00:03.25")]
+    assert np.isnan(picks.amplitude_m_s).all()
+
+
+@pytest.mark.skipif(not (DATA / "central_italy").exists(), reason="skips the import of real PhaseNet picks")
+def test_import_of_the_picks_of_central_italy():
+    path = DATA / "central_italy" / "picks_20161014.parquet"
+    rows = pd.read_parquet(path)
+    names = pd.read_csv(DATA / "central_italy" / "stations.csv").station.tolist()
+    picks, problems = import_picks(path, sites(*names), (ns("2016-10-14"), ns("2016-10-15")))
+    assert problems == []
+    rows["time_ns"] = rows.timestamp.astype("datetime64[ns]").astype(np.int64)
+    rows = rows.sort_values(["time_ns", "station", "phase"])
+    assert len(picks) == len(rows) == 115_440
+    assert picks.station.tolist() == [f"{name}.." for name in rows.station]
+    assert picks.phase.tolist() == rows.phase.tolist()
+    np.testing.assert_array_equal(picks.time_ns, rows.time_ns)
+    np.testing.assert_array_equal(picks.amplitude_m_s, rows.amplitude.to_numpy(np.float32))
+
+
+def test_a_foreign_table_that_lacks_a_column_is_named(tmp_path):
+    path = foreign(tmp_path / "a.parquet")
+    pd.read_parquet(path).drop(columns="phase").to_parquet(path)
+    with pytest.raises(ConfigError, match=r"pick\.source: .*a\.parquet: no column 'phase'; it has station, timestamp"):
+        import_picks(path, sites("OX.ZOU"), (0, 2**62))
+
+
 def test_import_of_our_own_table_keeps_the_channel(tmp_path):
     nan = np.full(2, np.nan, np.float32)
     ours = Picks(
@@ -461,6 +531,7 @@ def test_import_of_our_own_table_keeps_the_channel(tmp_path):
         nan,
         nan,
         nan,
+        np.array([np.nan, 3e-7], "f4"),
     )
     tables.write(tmp_path / "a.parquet", ours)
     picks, problems = import_picks(tmp_path / "a.parquet", sites("OX.CIMO", "OX.ZOU"), (0, 10))
@@ -483,6 +554,7 @@ def test_our_own_tables_as_reference(tmp_path):
         np.array(["P", "S"]),
         np.array([7, 6]),
         np.ones(2),
+        np.zeros(2),
         np.zeros(2),
     )
     tables.write(tmp_path / "a.parquet", assigned)

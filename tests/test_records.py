@@ -1,12 +1,15 @@
 """Records refuse what would be wrong later; Parquet gives them back bit by bit."""
 
+from dataclasses import replace
+
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import BadData
 from pipeline.formats import tables
-from pipeline.records import NS, Events, Picks, Shard, Shards, Waveform
+from pipeline.records import NS, Events, ForeignPicks, Picks, Shard, Shards, Waveform
 from tests.fakes import day, picks
 
 
@@ -38,7 +41,8 @@ def test_a_waveform_needs_three_rows():
 
 def test_canonical_order_forgets_the_given_order():
     table = picks(50, 3)
-    shuffled = table.take(np.random.default_rng(0).permutation(50))
+    table = Picks.concat([table, replace(table, amplitude_m_s=table.amplitude_m_s * 2)])  # alike but for this
+    shuffled = table.take(np.random.default_rng(0).permutation(100))
     for name, values in table.ordered().as_dict().items():
         np.testing.assert_array_equal(shuffled.ordered().as_dict()[name], values)
 
@@ -65,6 +69,53 @@ def test_same_rows_same_bytes(tmp_path):
 def test_empty_tables_survive(tmp_path, kind):
     tables.write(tmp_path / "a", kind.empty())
     assert len(tables.read(tmp_path / "a", kind)) == 0
+
+
+def without(path, *names):
+    """The table written again as if it had been written before there were the columns ``names``."""
+    pq.write_table(pq.read_table(path).drop_columns(list(names)), path)
+
+
+def test_a_file_from_before_a_column_is_read_with_what_stands_for_not_known(tmp_path):
+    table = picks(5, 1)
+    tables.write(tmp_path / "a", table)
+    without(tmp_path / "a", "amplitude_m_s")
+    again = tables.read(tmp_path / "a", Picks)
+    assert again.amplitude_m_s.dtype == np.float32
+    assert np.isnan(again.amplitude_m_s).all()
+    np.testing.assert_array_equal(again.gap_s, table.gap_s)
+    for name in ("gap_s", "probability", "time"):  # those a file always had are not made up
+        tables.write(tmp_path / "b", table)
+        without(tmp_path / "b", name)
+        with pytest.raises(BadData, match=f"no column '{name}'"):
+            tables.read(tmp_path / "b", Picks)
+
+
+def test_a_catalogue_from_before_the_scores_is_read(tmp_path):
+    tables.write(tmp_path / "e", Events.concat([event(), event()]))
+    without(tmp_path / "e", "n_pairs", "sigma_log_amplitude")
+    again = tables.read(tmp_path / "e", Events)
+    assert again.n_pairs.tolist() == [-1, -1]
+    assert np.isnan(again.sigma_log_amplitude).all()
+
+
+def event():
+    kinds = {f.name: f.metadata["dtype"] for f in Events.columns()}
+    return Events(
+        **{
+            name: np.array(["x"] if kind == "str" else [3], "U1" if kind == "str" else kind)
+            for name, kind in kinds.items()
+        }
+    )
+
+
+def test_empty_places_in_a_foreign_file_are_named(tmp_path):
+    for name, values in (("station", ["XD.A", None]), ("timestamp", [None, 5])):
+        columns = {"station": ["XD.A", "XD.B"], "phase": ["P", "P"], "timestamp": [5, 6], "probability": [1.0, None]}
+        table = pa.table({**columns, name: values})
+        pq.write_table(table.set_column(2, "timestamp", table["timestamp"].cast(pa.timestamp("ns"))), tmp_path / "a")
+        with pytest.raises(BadData, match=f"column '{name}' is empty in 1 of 2 rows"):
+            tables.read(tmp_path / "a", ForeignPicks)
 
 
 def test_a_wrong_or_broken_file_is_named(tmp_path):

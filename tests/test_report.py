@@ -172,6 +172,32 @@ def test_what_does_not_balance_is_said(tmp_path, damage, sentence):
     assert "BREACH" in report.summary(run_dir, config)
 
 
+def test_events_that_a_rule_refused_are_told(tmp_path):
+    run_dir, config = fabricate(tmp_path, n_events=12, n_stations=6)
+    assert books(run_dir, config)["refused"] == {}
+    tables.write(
+        run_dir.events, tables.read(run_dir.events, Events), {"refused": {"max_rms_s": 1, "max_gap_deg": 1234}}
+    )
+    report.run(run_dir, config, Alone())
+    told = "1,234 by max_gap_deg, 1 by max_rms_s"
+    assert f"1,235 more refused ({told}), their picks are noise" in run_dir.report.read_text("utf-8")
+    assert f"events     12; refused: {told}" in report.summary(run_dir, config)
+    share = 100 * books(run_dir, config)["picks"]["in_events"] / books(run_dir, config)["picks"]["total"]
+    assert f"<strong>12 events</strong> by gamma with {share:.1f} % of the picks;" in run_dir.report.read_text("utf-8")
+    account = json.loads(run_dir.account.read_text("utf-8"))
+    run_dir.account.write_text(json.dumps({k: v for k, v in account.items() if k != "refused"}))
+    assert "refused" not in report.summary(run_dir, config)  # written before anything was refused
+
+
+def test_our_magnitudes_are_called_what_they_are(tmp_path):
+    run_dir, config, page = made(tmp_path, reference=False, n_events=5, n_stations=5)
+    assert "not ML" not in page
+    events = tables.read(run_dir.events, Events)
+    tables.write(run_dir.events, replace(events, magnitude=np.full(5, 1.3)))
+    report.run(run_dir, config, Alone())
+    assert "not ML" in run_dir.report.read_text("utf-8")
+
+
 def test_grid_holds_every_pick_and_every_end(plain):
     run_dir, config, _ = plain
     inputs = report.read(run_dir, config)

@@ -72,6 +72,8 @@ def event_table(origins: Sequence[Origin], arrivals: Sequence[Arrival] | None) -
     rows = sorted(origins, key=lambda o: (o.time_ns, o.id))
     phases = Counter((a.event, a.phase) for a in arrivals or [])
     stations = Counter(event for event, _ in {(a.event, a.station) for a in arrivals or []})
+    both = Counter((event, station) for event, station, _ in {(a.event, a.station, a.phase) for a in arrivals or []})
+    pairs = Counter(event for (event, _), n_phases in both.items() if n_phases == 2)
 
     def counted(n: int) -> int:
         return NOT_KNOWN if arrivals is None else n
@@ -91,6 +93,8 @@ def event_table(origins: Sequence[Origin], arrivals: Sequence[Arrival] | None) -
         nearest_km=np.array([o.nearest_km for o in rows], np.float64),
         score=np.full(len(rows), NAN),
         kind=np.array([o.kind for o in rows], np.str_),
+        n_pairs=np.array([counted(pairs[o.id]) for o in rows], np.int64),
+        sigma_log_amplitude=np.full(len(rows), NAN),
     )
 
 

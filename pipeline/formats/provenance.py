@@ -38,12 +38,16 @@ def of_files(paths: list[Path]) -> str:
 
 def catalogue(config: Config, picks: Picks, stations: Stations) -> dict[str, str]:
     """What a catalogue is made of; `associate` writes it into both files of the catalogue."""
-    return {"config": config.digest, "inputs": of_tables(picks, stations)}
+    made_of = {"config": config.digest, "inputs": of_tables(picks, stations)}
+    if config.associate.velocity_model is not None:
+        made_of["velocity_model"] = of_files([config.associate.velocity_model])
+    return made_of
 
 
 def has_catalogue(run_dir: RunDir, made_of: dict[str, str]) -> bool:
     """Whether the catalogue is there and made of this."""
-    return all(path.exists() and tables.metadata(path) == made_of for path in (run_dir.assignments, run_dir.events))
+    paths = (run_dir.assignments, run_dir.events)
+    return all(path.exists() and made_of.items() <= tables.metadata(path).items() for path in paths)
 
 
 def comparison(run_dir: RunDir, config: Config) -> dict[str, str]:

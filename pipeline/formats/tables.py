@@ -38,19 +38,33 @@ def write(path: Path, table: Table, metadata: dict[str, Any] | None = None) -> N
 
 
 def read(path: Path, kind: type[T]) -> T:
-    """Read a table of ``kind``. Raises BadData that names the file and the missing column."""
+    """Read a table of ``kind``. Raises BadData that names the file and the missing column.
+
+    A column that a file may lack is filled with its default (`pipeline.records.column`).
+    """
     found = _open(path)
-    columns = []
-    for f in kind.columns():
-        name, arrow = _arrow(f)
-        if name not in found.column_names:
+    return kind(*(_column(path, found, f) for f in kind.columns()))
+
+
+def _column(path: Path, found: pa.Table, f: Field[Any]) -> np.ndarray[Any, Any]:
+    (name, arrow), default = _arrow(f), f.metadata["default"]
+    if name not in found.column_names:
+        if default is None:
             raise BadData(f"{path}: no column {name!r}; it has {', '.join(found.column_names)}")
-        try:
-            values = found.column(name).cast(arrow)
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as e:
-            raise BadData(f"{path}: column {name!r} is {found.schema.field(name).type}, expected {arrow}: {e}") from e
-        columns.append(_numpy(values, f.metadata["dtype"]))
-    return kind(*columns)
+        return np.full(found.num_rows, default, f.metadata["dtype"])
+    try:
+        values = found.column(name).cast(arrow)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as e:
+        raise BadData(f"{path}: column {name!r} is {found.schema.field(name).type}, expected {arrow}: {e}") from e
+    if values.null_count and not pa.types.is_floating(arrow):  # an empty number becomes NaN
+        raise BadData(f"{path}: column {name!r} is empty in {values.null_count} of {len(values)} rows: fill them in")
+    return _numpy(values, f.metadata["dtype"])
+
+
+def names(path: Path) -> list[str]:
+    """The columns of a file."""
+    found: list[str] = _schema(path).names
+    return found
 
 
 def n_rows(path: Path) -> int:
@@ -64,12 +78,15 @@ def n_rows(path: Path) -> int:
 
 def metadata(path: Path) -> dict[str, Any]:
     """What `write` was given as metadata."""
+    found: dict[str, Any] = json.loads((_schema(path).metadata or {}).get(b"orcolat", b"{}"))
+    return found
+
+
+def _schema(path: Path) -> pa.Schema:
     try:
-        raw = (pq.read_schema(path).metadata or {}).get(b"orcolat", b"{}")
+        return pq.read_schema(path)
     except (OSError, pa.ArrowInvalid) as e:
         raise BadData(f"{path}: not a readable Parquet file: {e}") from e
-    found: dict[str, Any] = json.loads(raw)
-    return found
 
 
 def _open(path: Path) -> pa.Table:

@@ -77,6 +77,7 @@ def _picks(
         columns[1],
         snr_db(waveform, at, SNR_ROWS[phase]).astype(np.float32),
         (gap_samples(waveform.valid, at) / waveform.rate_hz).astype(np.float32),
+        np.full(len(at), np.nan, np.float32),  # counts are no velocity
     )
 
 

@@ -59,7 +59,7 @@ def _picks(found: list[Any], channel: str) -> Picks:
         np.array([pick.phase for pick in found], np.str_),
         np.array([pick.peak_time.ns for pick in found], np.int64),
         np.clip(np.array([pick.peak_value for pick in found], np.float32), 0, 1),
-        *(unknown, unknown, unknown),
+        *(unknown, unknown, unknown, unknown),
     ).ordered()
 
 

@@ -47,6 +47,7 @@ def render(inputs: Inputs, books: dict[str, Any]) -> str:
         linked=0 < len(inputs.events) <= maps.MAX_VECTOR,
         kinds=bool(set(inputs.events.kind.tolist()) - {"earthquake", ""}),
         n_events=len(inputs.events),
+        own_magnitudes=bool(np.isfinite(inputs.catalogue.magnitude).any()),
         shards=shards,
         n_shards=n_shards,
         channels=rows.channel_rows(inputs, days),
@@ -63,7 +64,8 @@ def _template() -> jinja2.Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(number=words.number, instant=words.instant, interval=words.interval, plural=words.plural)
+    shown = ("number", "instant", "interval", "plural", "refusals")
+    environment.filters.update({name: getattr(words, name) for name in shown})
     return environment.get_template("report.html.j2")
 
 

@@ -23,6 +23,7 @@ class Inputs:
     left_out: list[str]  # what an import of picks left out or changed, one sentence each
     catalogue: Events
     assignments: Assignments
+    refused: dict[str, int]  # events that a rule of the configuration refused, by its key
     associated: bool  # False: the catalogue is empty because nobody has made it yet
     scorecard: dict[str, Any]  # {} without a comparison
     events: ComparedEvents  # every event of both catalogues, compared or not, by time

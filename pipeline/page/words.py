@@ -37,6 +37,11 @@ def plural(n: int, noun: str) -> str:
     return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
+def refusals(refused: dict[str, int]) -> str:
+    """ "3 by max_gap_deg, 1 by max_rms_s"."""
+    return ", ".join(f"{n:,} by {rule}" for rule, n in refused.items())
+
+
 def interval(rate: dict[str, Any]) -> str:
     """ "0.93 [0.80–0.99]", without the interval where there is none."""
     if rate["low"] is None or rate["high"] is None:
@@ -115,7 +120,9 @@ def terminal(books: dict[str, Any], waveforms: bool) -> str:
         lines += [f"data       {hours['data']:,.1f} of {hours['planned']:,.1f} hours"]
     fate = f" = {picks['in_events']:,} in events + {picks['noise']:,} noise" if books["associated"] else ""
     lines += [f"picks      {picks['total']:,} ({picks['p']:,} P, {picks['s']:,} S){fate}"]
-    lines += [f"events     {books['events']:,}" if books["associated"] else "events     not associated yet"]
+    refused = books.get("refused")  # accounts of older versions have none
+    more = f"; refused: {refusals(refused)}" if refused else ""
+    lines += [f"events     {books['events']:,}{more}" if books["associated"] else "events     not associated yet"]
     for row in books["scores"]:
         recall, precision, f1 = (interval(row[key]) for key in RATES)
         lines.append(f"{row['name']:10} recall {recall}  precision {precision}  F1 {f1}")

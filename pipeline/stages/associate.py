@@ -4,44 +4,51 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from pipeline.cluster.world import World, share
 from pipeline.config import Associate, Config
 from pipeline.errors import ConfigError
-from pipeline.formats import provenance, results, tables
+from pipeline.formats import provenance, results, tables, traveltimes, velocity
 from pipeline.formats.stations import at
 from pipeline.logs import Progress
-from pipeline.maths import geo, names
-from pipeline.models import associator
-from pipeline.models.associator import Earthquake, Observed
+from pipeline.maths import geo, names, traveltime
+from pipeline.maths.traveltime import TravelTimes
+from pipeline.models import associator, eikonal
+from pipeline.models.associator import Settled
+from pipeline.models.associators import rules
+from pipeline.models.associators.observed import Earthquake, Network, Observed, Piece, Region
 from pipeline.records import Assignments, Events, Int, Picks, Stations, Text
 from pipeline.rundir import RunDir, publish, require
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
-Rows = Int  # row numbers in the canonical order of all picks
 
 
 def run(run_dir: RunDir, config: Config, world: World) -> None:
     """Write ``catalogue/assignments.parquet`` and ``catalogue/events.parquet``, unless they are up to date.
 
     The same bytes for any order of the picks and any number of ranks. Raises Incomplete while shards are
-    missing, ConfigError for a pick of a station without coordinates.
+    missing, ConfigError for a pick of a station without coordinates, or for Dask workers under MPI ranks.
     """
+    if config.compute.dask:
+        from pipeline.cluster.dask import require_alone  # here, so that ranks need no Dask
+
+        require_alone(world.size)
     task = _task(run_dir, config) if world.rank == 0 else None
-    observed = world.bcast(observe(task.picks, task.stations, config.associate) if task is not None else None)
-    if observed is None:
+    given = world.bcast(_given(run_dir, task, config) if task is not None else None)
+    if given is None:
         return
-    found = find_events(observed, config, world)
+    observed, region = given
+    found = find_events(observed, region, world, config.compute.dask)
     if task is not None:
-        events, assignments = catalogue(found, task.picks, observed, config.associate)
-        check_account(len(task.picks), [rows for rows, _ in found], events, assignments)
-        _publish(run_dir, events, assignments, task)
+        events, assignments = catalogue(found.events, task.picks, observed, config.associate)
+        check_account(len(task.picks), [event.picks for event in found.events], events, assignments)
+        _publish(run_dir, events, assignments, {**task.made_of, "refused": found.refused})
+        _tell(len(task.picks), len(assignments), found)
     world.bcast(None)
 
 
@@ -66,31 +73,67 @@ def _task(run_dir: RunDir, config: Config) -> Task | None:
     return Task(picks, stations, made_of)
 
 
-def _publish(run_dir: RunDir, events: Events, assignments: Assignments, task: Task) -> None:
+def _given(run_dir: RunDir, task: Task, config: Config) -> tuple[Observed, Region]:
+    """What every rank needs to associate."""
+    network = place(task.stations, config.associate)
+    region = Region(config.associate, network, travel_times(run_dir, network, config.associate), config.run.seed)
+    return observe(task.picks, task.stations, network), region
+
+
+def travel_times(run_dir: RunDir, network: Network, settings: Associate) -> TravelTimes:
+    """From the whole box to every station of ``network``; tables are made once and kept in the run directory."""
+    if settings.velocity_model is None:
+        return traveltime.uniform(settings.vp_km_s, settings.vs_km_s)
+    model = velocity.read(settings.velocity_model, settings.velocity_between, settings.z_km[1])
+    level_km = traveltime.levels_km(network.z_km)
+    reach_km = traveltime.reach_km(network.x_km, network.y_km, settings.x_km, settings.y_km)
+    made_of = traveltimes.digest(model, level_km, reach_km, settings.z_km, eikonal.RECIPE)
+    found = traveltimes.read(run_dir.travel_times(made_of), made_of)
+    if found is None:
+        log.info("travel times of %s: %d levels, %.0f km far", settings.velocity_model, len(level_km), reach_km)
+        found = eikonal.travel_times(model, level_km, reach_km, settings.z_km)
+        traveltimes.write(run_dir.travel_times(made_of), found, made_of)
+    return found
+
+
+def _publish(run_dir: RunDir, events: Events, assignments: Assignments, about: dict[str, Any]) -> None:
     """The events come last: their presence says that the catalogue is whole."""
     with publish(run_dir.assignments) as part:
-        tables.write(part, assignments, task.made_of)
+        tables.write(part, assignments, about)
     with publish(run_dir.events) as part:
-        tables.write(part, events, task.made_of)
-    n_picks, n_kept = len(task.picks), len(assignments)
-    log.info("%d picks: %d in %d events, %d are noise", n_picks, n_kept, len(events), n_picks - n_kept)
+        tables.write(part, events, about)
 
 
-def observe(picks: Picks, stations: Stations, settings: Associate) -> Observed:
-    """``picks`` (in canonical order) with the place of their station, in that order.
+def _tell(n_picks: int, n_kept: int, found: Settled) -> None:
+    log.info("%d picks: %d in %d events, %d are noise", n_picks, n_kept, len(found.events), n_picks - n_kept)
+    for rule, n in sorted(found.refused.items()):
+        log.info("%d events were refused by associate.%s; their picks are noise", n, rule)
 
-    Raises ConfigError that names the stations without coordinates at the time of a pick.
-    """
-    site = names.sites(picks.station)
-    row = at(stations, site, picks.time_ns)
-    if (row < 0).any():
-        raise ConfigError(_homeless(site[row < 0], picks.time_ns[row < 0]))
+
+def place(stations: Stations, settings: Associate) -> Network:
+    """``stations`` on the local plane, row by row."""
     centre = settings.center_latitude_deg, settings.center_longitude_deg
     x_km, y_km = geo.stereographic(stations.latitude_deg, stations.longitude_deg, *centre)
     known = settings.station_elevation & np.isfinite(stations.elevation_m)
-    z_km = np.where(known, -stations.elevation_m / 1000.0, 0.0)
+    return Network(stations.id, x_km, y_km, np.where(known, -stations.elevation_m / 1000.0, 0.0))
+
+
+def observe(picks: Picks, stations: Stations, network: Network) -> Observed:
+    """``picks`` (in canonical order) with the place of their station in ``network``, in that order.
+
+    Raises ConfigError that names the stations without coordinates at the time of a pick.
+    """
+    name = names.sites(picks.station)
+    row = at(stations, name, picks.time_ns)
+    if (row < 0).any():
+        raise ConfigError(_homeless(name[row < 0], picks.time_ns[row < 0]))
     weight = picks.probability.astype(np.float64)
-    return Observed(site, picks.phase, picks.time_ns, weight, x_km[row], y_km[row], z_km[row])
+    known = picks.amplitude_m_s > 0
+    log_amplitude = np.log10(picks.amplitude_m_s, out=np.full(len(picks), np.nan), where=known, dtype=np.float64)
+    site = network.take(row)
+    return Observed(
+        name, picks.phase, picks.time_ns, weight, log_amplitude, row.astype(np.int64), site.x_km, site.y_km, site.z_km
+    )
 
 
 def _homeless(site: Text, time_ns: Int) -> str:
@@ -105,56 +148,55 @@ def _homeless(site: Text, time_ns: Int) -> str:
     )
 
 
-def find_events(observed: Observed, config: Config, world: World) -> list[tuple[Rows, Earthquake]]:
-    """On rank 0 every event with the rows of its picks; on other ranks nothing.
+def find_events(observed: Observed, region: Region, world: World, dask: int | str | Path = 0) -> Settled:
+    """On rank 0 every event, row numbers counted in ``observed``, and what was refused; on other ranks nothing.
 
-    Twice the work is dealt and gathered: first the clustering of each stretch of time between quiet gaps,
-    then the fit of each cluster.
+    ``dask`` names the workers that find them (`Compute.dask`); 0: the ranks themselves.
     """
-    settings = config.associate
-    stretches = associator.segments(observed.time_ns, settings.dbscan_eps_s)
-    groups = _collect(world, [g for s in _mine(stretches, _length, world) for g in _grouped(observed, s, settings)])
-    groups = sorted(world.bcast(groups), key=lambda rows: int(rows[0]))
-    mine = _mine(groups, lambda rows: _effort(observed.take(rows), settings), world)
-    progress, found = Progress("associated clusters", len(mine)), []
-    for rows in mine:
-        events = associator.associate_cluster(observed.take(rows), settings, config.run.seed)
-        found += [(rows[event.picks], event) for event in events]
-        progress.step(f"of {len(groups)} on all ranks")
-    return _collect(world, found)
+    work = associator.pieces(observed, region)
+    found = _by_workers(work, observed, region, dask) if dask and work else _by_rank(work, observed, region, world)
+    gathered = world.gather(found)
+    if gathered is None:
+        return Settled([], {})
+    return associator.settle([event for part in gathered for event in part], observed, region)
 
 
-def _mine(items: list[T], cost: Callable[[T], float], world: World) -> list[T]:
-    return share(items, cost, world.size)[world.rank]
+def _by_rank(work: list[Piece], observed: Observed, region: Region, world: World) -> list[Earthquake]:
+    """This rank's part of the ``work``."""
+    mine = share(work, _effort, world.size)[world.rank]
+    progress, found = Progress("associated pieces", len(mine)), []
+    for piece in mine:
+        events = associator.solve(observed.take(piece.rows), piece, region)
+        found += [event.shifted(piece.first) for event in events]
+        progress.step(f"of {len(work)} on all ranks")
+    return found
 
 
-def _length(stretch: slice) -> float:
-    return float(stretch.stop - stretch.start)
+def _by_workers(work: list[Piece], observed: Observed, region: Region, dask: int | str | Path) -> list[Earthquake]:
+    """All of the ``work``, done elsewhere."""
+    from pipeline.cluster.dask import workers
+
+    given = [(observed.take(piece.rows), piece) for piece in work]
+    with workers(dask) as hands:
+        solved = hands.map(associator.solve, given, region, [_effort(piece) for piece in work])
+    return [event.shifted(piece.first) for piece, events in zip(work, solved, strict=True) for event in events]
 
 
-def _effort(observed: Observed, settings: Associate) -> float:
-    return float(len(observed) * associator.n_components(observed, settings))
-
-
-def _grouped(observed: Observed, stretch: slice, settings: Associate) -> list[Rows]:
-    labels = associator.clusters(observed.take(stretch), settings)
-    return [stretch.start + np.flatnonzero(labels == label) for label in np.unique(labels[labels >= 0])]
-
-
-def _collect(world: World, mine: list[T]) -> list[T]:
-    """Everybody's items on rank 0, nothing elsewhere."""
-    return [item for part in world.gather(mine) or [] for item in part]
+def _effort(piece: Piece) -> float:
+    return float(piece.stop - piece.first)
 
 
 def catalogue(
-    found: list[tuple[Rows, Earthquake]], picks: Picks, observed: Observed, settings: Associate
+    found: list[Earthquake], picks: Picks, observed: Observed, settings: Associate
 ) -> tuple[Events, Assignments]:
     """The events sorted by (time, id), and the picks of each in canonical order."""
     named = sorted(
-        ((_name(e.time_ns, picks.take(rows)), rows, e) for rows, e in found), key=lambda f: (f[2].time_ns, f[0])
+        ((_name(e.time_ns, picks.take(e.picks)), e) for e in found), key=lambda named: (named[1].time_ns, named[0])
     )
-    events = Events.concat([_event(name, e, observed.take(rows), settings) for name, rows, e in named])
-    return events, Assignments.concat([_assigned(name, e, picks.take(rows)) for name, rows, e in named])
+    events = Events.concat([_event(name, e, observed.take(e.picks), settings) for name, e in named])
+    return events, Assignments.concat(
+        [_assigned(name, e, picks.take(e.picks), observed.take(e.picks)) for name, e in named]
+    )
 
 
 def _name(time_ns: int, picks: Picks) -> str:
@@ -170,32 +212,36 @@ def _event(name: str, e: Earthquake, observed: Observed, settings: Associate) ->
     lat, lon = geo.geographic(e.x_km, e.y_km, *centre)
     at = np.unique(np.column_stack([observed.x_km, observed.y_km]), axis=0)
     station_lat, station_lon = geo.geographic(at[:, 0], at[:, 1], *centre)
+    residual = associator.residual_log_amplitude(e, observed)
+    known = residual[np.isfinite(residual)]
     row = {
         "id": name,
         "time_ns": e.time_ns,
         "latitude_deg": lat,
         "longitude_deg": lon,
         "depth_km": e.z_km,
-        "magnitude": np.nan,
-        "sigma_time_s": np.sqrt(np.mean(e.residual_s**2)),
+        "magnitude": e.magnitude,
+        "sigma_time_s": rules.rms_s(e),
         "n_p": (observed.phase == "P").sum(),
         "n_s": (observed.phase == "S").sum(),
         "n_stations": len(np.unique(observed.station)),
-        "gap_deg": geo.azimuthal_gap_deg(geo.azimuth_deg(lat, lon, station_lat, station_lon)),
+        "gap_deg": rules.gap_deg(e, observed),
         "nearest_km": geo.distance_km(lat, lon, station_lat, station_lon).min(),
         "score": e.score,
         "kind": "earthquake",
+        "n_pairs": rules.n_pairs(observed),
+        "sigma_log_amplitude": np.sqrt(np.mean(known**2)) if len(known) else np.nan,
     }
     kinds = {f.name: f.metadata["dtype"] for f in Events.columns()}
     return Events(**{k: np.array([v], np.str_ if kinds[k] == "str" else kinds[k]) for k, v in row.items()})
 
 
-def _assigned(name: str, e: Earthquake, picks: Picks) -> Assignments:
-    event = np.full(len(picks), name)
-    return Assignments(event, picks.station, picks.phase, picks.time_ns, e.probability, e.residual_s)
+def _assigned(name: str, e: Earthquake, picks: Picks, observed: Observed) -> Assignments:
+    event, residual = np.full(len(picks), name), associator.residual_log_amplitude(e, observed)
+    return Assignments(event, picks.station, picks.phase, picks.time_ns, e.probability, e.residual_s, residual)
 
 
-def check_account(n_picks: int, rows: list[Rows], events: Events, assignments: Assignments) -> None:
+def check_account(n_picks: int, rows: list[Int], events: Events, assignments: Assignments) -> None:
     """Rows in = rows out: each pick in one event or in noise. Raises RuntimeError, for that would be a bug."""
     taken = np.concatenate([np.empty(0, np.int64), *rows])
     if len(np.unique(taken)) != len(taken) or not ((taken >= 0) & (taken < n_picks)).all():

@@ -10,7 +10,7 @@ import numpy as np
 
 from pipeline.cluster.world import World
 from pipeline.config import Compare, Config, Reference
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, Incomplete
 from pipeline.formats import provenance, results, tables
 from pipeline.formats.bulletin_rows import Bulletin
 from pipeline.formats.reference import read_reference
@@ -19,10 +19,12 @@ from pipeline.maths.comparison import compare_events, compare_picks, events_in_s
 from pipeline.maths.names import resolve, sites
 from pipeline.maths.scorecard import EARTHQUAKE, Bootstrap, plain, score_events, score_picks, scored
 from pipeline.records import Arrivals, Assignments, ComparedEvents, ComparedPicks, Events, Picks, Stations, Text
-from pipeline.rundir import RunDir, publish, require
+from pipeline.rundir import RunDir, of_associator, publish, require
 
 log = logging.getLogger(__name__)
 Card = dict[str, Any]
+SAME_S = 1e-6  # a pick of two catalogues of one run is the same pick
+DIFFERENCES = {"time_s": "s", "epicentre_km": "km", "depth_km": "km of depth"}
 
 
 def run(run_dir: RunDir, config: Config, world: World) -> None:
@@ -73,6 +75,109 @@ def compare(run_dir: RunDir, config: Config, made_of: dict[str, str]) -> None:
     _publish(run_dir, listed, pick_rows, card)
 
 
+def associators(run_dir: RunDir, config: Config, name: str, reference: str, world: World) -> str:
+    """Compare the catalogues of two associators of one run; a summary as text. Rank 0 works.
+
+    All events of both count, whenever and wherever they are, and the picks in them. Writes into `RunDir.between` the
+    same files as `run`. Raises ConfigError if the two are one, Incomplete if one has no catalogue of the run's picks.
+    """
+    if name == reference:
+        raise ConfigError(f"--associators {name} {reference}: a catalogue is compared with another one")
+    target = run_dir.between(name, reference)
+    if world.rank == 0:
+        ours, theirs = (_catalogue_of(run_dir, config, each) for each in (name, reference))
+        if tables.metadata(ours.events).get("inputs") != tables.metadata(theirs.events).get("inputs"):
+            raise Incomplete(
+                f"{run_dir.root}: {name} and {reference} had other picks: run `{_command(run_dir, config, name)}` "
+                f"and `{_command(run_dir, config, reference)}` again"
+            )
+        paths = [path for each in (ours, theirs) for path in (each.events, each.assignments)]
+        made_of = {"config_digest": config.digest, "inputs_digest": provenance.of_files(paths)}
+        if not provenance.has_comparison(target, made_of):
+            compare_associators(ours, theirs, config, target, {**made_of, "associators": [name, reference]})
+    world.bcast(None)
+    return summary(json.loads(target.scorecard.read_text("utf-8")))
+
+
+def _catalogue_of(run_dir: RunDir, config: Config, name: str) -> RunDir:
+    """Where the catalogue of ``name`` is. Raises Incomplete with the command that makes it."""
+    found, _ = of_associator(run_dir, config, name)
+    if not (found.events.exists() and found.assignments.exists()):
+        command = _command(run_dir, config, name)
+        raise Incomplete(f"{run_dir.root}: no catalogue of {name} yet: run `{command}` first")
+    return found
+
+
+def _command(run_dir: RunDir, config: Config, name: str) -> str:
+    own = name == config.associate.associator
+    return f"orcolat associate {run_dir.root}{'' if own else f' --associator {name}'}"
+
+
+def compare_associators(ours: RunDir, theirs: RunDir, config: Config, target: RunDir, made_of: Card) -> None:
+    """Compare two catalogues of the same picks and publish in ``target``."""
+    settings = config.compare
+    bulletin = read_reference(Reference(path=theirs.events, format="orcolat"))
+    arrivals = read_reference(Reference(path=theirs.assignments, format="orcolat")).arrivals
+    events, assignments = tables.read(ours.events, Events), tables.read(ours.assignments, Assignments)
+    bootstrap = Bootstrap(settings.bootstrap_samples, settings.confidence, config.run.seed)
+
+    listed = _paired(events, bulletin.events, settings)
+    event_n, event_card = _event_card(len(events), bulletin, listed, listed, settings, bootstrap)
+
+    picks = results.picks(ours)
+    event = events_of(picks, assignments)
+    picks, event = picks.take(event != ""), event[event != ""]
+    rows = compare_picks(picks, event, arrivals, arrivals.station, _same(picks, arrivals, settings))
+    pick_n, pick_card = _pick_card(len(picks), bulletin, rows, rows, listed, bootstrap)
+    pick_n["picks_same_event"] = _agreed(listed, rows)
+
+    tolerances = {"pick_s": SAME_S, "event_s": settings.event_tolerance_s, "event_km": settings.event_tolerance_km}
+    card = {**made_of, "tolerances": tolerances, "n": {**event_n, **pick_n}, "events": event_card, "picks": pick_card}
+    _publish(target, listed, rows, card)
+
+
+def _same(picks: Picks, arrivals: Arrivals, settings: Compare) -> match.Pairs:
+    """Each pick with itself."""
+    mine = (sites(picks.station), picks.phase, picks.time_ns, picks.probability.astype(np.float64))
+    return match.match_picks(mine, (arrivals.station, arrivals.phase, arrivals.time_ns), SAME_S, settings.pick_weights)
+
+
+def _agreed(events: ComparedEvents, picks: ComparedPicks) -> int:
+    """How many picks are in events of both that are matched with each other."""
+    pairs = events.take(events.status == "matched")
+    theirs_of = dict(zip(pairs.ours.tolist(), pairs.theirs.tolist(), strict=True))
+    both = picks.take(picks.status == "matched")
+    rows = zip(both.our_event.tolist(), both.their_event.tolist(), strict=True)
+    return sum(theirs_of.get(ours) == theirs for ours, theirs in rows)
+
+
+def summary(card: Card) -> str:
+    """The scorecard of two associators in a few lines."""
+    name, reference = card["associators"]
+    n, limits, residuals = card["n"], card["tolerances"], card["events"]["residuals"]
+    counts = card["picks"]["confusion"]["counts"]  # rows theirs, columns ours: P, S, none
+    lines = [
+        f"{name} against {reference}: events within {limits['event_s']:g} s and {limits['event_km']:g} km are common",
+        f"{'':8} {name:>9} {reference:>9}    common only {name:>6} only {reference:>6} precision    recall        F1",
+        _line("events", n["events_ours"], n["events_reference"], n["events_matched"]),
+        *(
+            _line(f"{phase} picks", sum(row[k] for row in counts), sum(counts[k]), counts[k][k])
+            for k, phase in enumerate("PS")
+        ),
+        f"of {n['picks_matched']:,} picks in events of both {n['picks_same_event']:,} are in common events",
+    ]
+    if n["events_matched"]:
+        far = [f"{residuals[key]['mae']:.2f} {unit}" for key, unit in DIFFERENCES.items()]
+        lines.append(f"mean distance of common events: {', '.join(far)}")
+    return "\n".join(lines)
+
+
+def _line(what: str, ours: int, theirs: int, both: int) -> str:
+    shares = [(both, ours), (both, theirs), (2 * both, ours + theirs)]
+    rates = " ".join(f"{part / whole:9.3f}" if whole else f"{'-':>9}" for part, whole in shares)
+    return f"{what:8} {ours:9,} {theirs:9,} {both:9,} {ours - both:11,} {theirs - both:11,} {rates}"
+
+
 def read(reference: Reference | None) -> Bulletin | None:
     """The reference, its bad lines named in the log. Raises ConfigError if it cannot be read."""
     if reference is None:
@@ -91,6 +196,10 @@ def pair_events(ours: Events, theirs: Bulletin | None, settings: Compare) -> Com
     if not np.isfinite(reference.latitude_deg).any():
         path = settings.reference_events.path if settings.reference_events else ""
         raise ConfigError(f"compare.reference_events {path}: no event with a place; a file of picks has none")
+    return _paired(ours, reference, settings)
+
+
+def _paired(ours: Events, reference: Events, settings: Compare) -> ComparedEvents:
     pairs = match.match_events(
         (ours.time_ns, ours.latitude_deg, ours.longitude_deg),
         (reference.time_ns, reference.latitude_deg, reference.longitude_deg),

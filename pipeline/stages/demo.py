@@ -205,6 +205,8 @@ def _events(time_s: Float, latitude: Float, longitude: Float, depth: Float, magn
         nearest_km=unknown,
         score=unknown,
         kind=np.full(n, "earthquake"),
+        n_pairs=none,
+        sigma_log_amplitude=unknown,
     )
 
 
@@ -317,4 +319,5 @@ def counted(events: Events, arrivals: Arrivals) -> Events:
             here = events.latitude_deg[i], events.longitude_deg[i]
             gap[i] = geo.azimuthal_gap_deg(geo.azimuth_deg(*here, *sites))
             nearest[i] = geo.distance_km(*here, *sites).min()
-    return replace(events, n_p=n_p, n_s=n_s, n_stations=n_stations, gap_deg=gap, nearest_km=nearest)
+    n_pairs = n_p + n_s - n_stations  # a station has one pick of a phase
+    return replace(events, n_p=n_p, n_s=n_s, n_stations=n_stations, gap_deg=gap, nearest_km=nearest, n_pairs=n_pairs)

@@ -7,6 +7,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from pipeline.formats.bulletin_rows import Bulletin, iso_ns, optional
 from pipeline.formats.bulletins import read_dat, read_hpc
 from pipeline.formats.quakeml import read_quakeml
 from pipeline.maths.names import resolve
-from pipeline.records import Float32, Int, Picks, Stations, Text
+from pipeline.records import Float, ForeignPicks, Int, Picks, Stations, Text
 from pipeline.rundir import RunDir, publish, require
 
 log = logging.getLogger(__name__)
@@ -66,16 +67,18 @@ def _by_day(picks: Picks) -> list[tuple[date, Picks]]:
 def import_picks(path: Path, stations: Stations, span_ns: tuple[int, int]) -> tuple[Picks, list[str]]:
     """The picks of ``path`` in the half-open span, and one sentence for whatever was left out or changed.
 
-    The name says the format: .dat .hpc .hpl (OGS), .xml .qml .quakeml (QuakeML), .parquet (our own picks) or
-    .csv with the columns station, timestamp, phase, probability. A bulletin has no probabilities: its picks
-    get 1, whatever the analyst's weight. Location and band are not known and stay empty: "NET.STA..".
+    The name says the format: .dat .hpc .hpl (OGS), .xml .qml .quakeml (QuakeML), .parquet (our own picks), or .csv
+    and .parquet with the columns station, timestamp (UTC), phase, probability and perhaps amplitude_m_s or amplitude,
+    either in m/s. A bulletin has no probabilities: its picks get 1, whatever the analyst's weight. Location and
+    band are not known and stay empty: "NET.STA..".
     Raises ConfigError if the file cannot be read or no pick is left.
     """
     picks, problems = _read(Path(path))
+    picks, nothing = with_amplitudes(picks)
     picks, unknown = with_sites(picks, stations.id.tolist())
     inside = (picks.time_ns >= span_ns[0]) & (picks.time_ns < span_ns[1])
     wanted = without_doubles(picks.take(inside).ordered())
-    problems += unknown
+    problems += nothing + unknown
     if not inside.all():
         problems.append(f"{np.count_nonzero(~inside)} of {len(picks)} picks lie outside the period of the run")
     if doubles := np.count_nonzero(inside) - len(wanted):
@@ -85,6 +88,15 @@ def import_picks(path: Path, stations: Stations, span_ns: tuple[int, int]) -> tu
     return wanted, problems
 
 
+def with_amplitudes(picks: Picks) -> tuple[Picks, list[str]]:
+    """The picks, an amplitude that is not a finite number greater than 0 taken as not known, and how many were."""
+    amplitude = picks.amplitude_m_s
+    wrong = (amplitude <= 0) | np.isinf(amplitude)
+    n = int(np.count_nonzero(wrong))
+    problems = [f"{n} picks have an amplitude of 0, less, or infinity: taken as not known"] if n else []
+    return replace(picks, amplitude_m_s=np.where(wrong, np.float32(np.nan), amplitude)), problems
+
+
 def with_sites(picks: Picks, sites: Sequence[str]) -> tuple[Picks, list[str]]:
     """The picks with their stations as "NET.STA.LOC.BAND"; those of no known site are left out and named."""
     found, reasons = resolve(picks.station.tolist(), sites)
@@ -92,7 +104,7 @@ def with_sites(picks: Picks, sites: Sequence[str]) -> tuple[Picks, list[str]]:
     known = np.array([bool(name) for name in names], bool)
     counts = Counter(picks.station[~known].tolist())
     problems = [f"station {name!r}: {counts[name]} picks left out: {reason}" for name, reason in reasons.items()]
-    return _renamed(picks, np.array(names, np.str_)).take(known), problems
+    return replace(picks, station=np.array(names, np.str_)).take(known), problems
 
 
 def without_doubles(picks: Picks) -> Picks:
@@ -116,7 +128,7 @@ def _read(path: Path) -> tuple[Picks, list[str]]:
     suffix = path.suffix.lower()
     try:
         if suffix == ".parquet":
-            return tables.read(path, Picks), []
+            return _read_parquet(path)
         if suffix == ".csv":
             return _read_csv(path)
         if suffix in READERS:
@@ -130,11 +142,29 @@ def _read(path: Path) -> tuple[Picks, list[str]]:
 def _of_bulletin(found: Bulletin) -> tuple[Picks, list[str]]:
     problems = [f"line {bad.number}, {bad.text.strip()[:60]!r}: {bad.reason}" for bad in found.bad]
     arrivals = found.arrivals
-    return _picks(arrivals.station, arrivals.phase, arrivals.time_ns, np.ones(len(arrivals), np.float32)), problems
+    n = len(arrivals)
+    return _picks(arrivals.station, arrivals.phase, arrivals.time_ns, np.ones(n), np.full(n, np.nan)), problems
+
+
+def _read_parquet(path: Path) -> tuple[Picks, list[str]]:
+    """Our own picks, which have a column time, or those of another program, which have a timestamp."""
+    if "timestamp" not in tables.names(path):
+        return tables.read(path, Picks), []
+    found = tables.read(path, ForeignPicks)
+    phase = np.char.upper(np.char.strip(found.phase))
+    faults = {
+        "phase is neither P nor S": ~np.isin(phase, ["P", "S"]),
+        "probability is not between 0 and 1": ~((found.probability >= 0) & (found.probability <= 1)),
+    }
+    problems = [f"{np.count_nonzero(rows)} picks left out: their {why}" for why, rows in faults.items() if rows.any()]
+    good = ~np.logical_or.reduce(list(faults.values()))
+    found, phase = found.take(good), phase[good]
+    amplitude_m_s = np.where(np.isnan(found.amplitude_m_s), found.amplitude, found.amplitude_m_s)
+    return _picks(np.char.strip(found.station), phase, found.time_ns, found.probability, amplitude_m_s), problems
 
 
 def _read_csv(path: Path) -> tuple[Picks, list[str]]:
-    rows: list[tuple[str, str, int, float]] = []
+    rows: list[tuple[str, str, int, float, float]] = []
     problems = []
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -149,25 +179,22 @@ def _read_csv(path: Path) -> tuple[Picks, list[str]]:
                     problems.append(f"line {lines.line_num}: {e}")
     except (OSError, UnicodeDecodeError, csv.Error) as e:
         raise BadData(f"{path}: cannot be read as CSV: {e}") from e
-    station, phase, time_ns, probability = zip(*rows, strict=True) if rows else ((), (), (), ())
-    return _picks(
-        np.array(station, np.str_), np.array(phase, np.str_), np.array(time_ns, np.int64), np.array(probability, "f4")
-    ), problems
+    station, phase, time_ns, probability, amplitude_m_s = zip(*rows, strict=True) if rows else ((), (), (), (), ())
+    numbers = np.array(time_ns, np.int64), np.array(probability, np.float64), np.array(amplitude_m_s, np.float64)
+    return _picks(np.array(station, np.str_), np.array(phase, np.str_), *numbers), problems
 
 
-def _csv_row(line: dict[str, str]) -> tuple[str, str, int, float]:
+def _csv_row(line: dict[str, str]) -> tuple[str, str, int, float, float]:
     phase, probability = line["phase"].strip().upper(), optional("probability", line["probability"])
     if phase not in ("P", "S"):
         raise ValueError(f"phase {line['phase']!r} is neither P nor S")
     if not 0 <= probability <= 1:
         raise ValueError(f"probability {line['probability']!r} is not between 0 and 1")
-    return line["station"].strip(), phase, iso_ns(line["timestamp"].strip()), probability
+    amplitude_m_s = optional("amplitude", line.get("amplitude_m_s") or line.get("amplitude"))
+    return line["station"].strip(), phase, iso_ns(line["timestamp"].strip()), probability, amplitude_m_s
 
 
-def _picks(station: Text, phase: Text, time_ns: Int, probability: Float32) -> Picks:
+def _picks(station: Text, phase: Text, time_ns: Int, probability: Float, amplitude_m_s: Float) -> Picks:
     unknown = np.full(len(station), np.nan, np.float32)
-    return Picks(station, phase, time_ns, probability, unknown, unknown, unknown)
-
-
-def _renamed(picks: Picks, station: Text) -> Picks:
-    return Picks(station, *(values for name, values in picks.as_dict().items() if name != "station"))
+    numbers = probability.astype(np.float32), unknown, unknown, unknown, amplitude_m_s.astype(np.float32)
+    return Picks(station, phase, time_ns, *numbers)

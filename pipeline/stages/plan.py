@@ -9,7 +9,7 @@ import numpy as np
 from pipeline.cluster.world import World
 from pipeline.config import Compute, Config
 from pipeline.errors import ConfigError
-from pipeline.formats import archive, stations, tables
+from pipeline.formats import archive, stations, tables, velocity
 from pipeline.formats.reference import read_reference
 from pipeline.maths.names import site
 from pipeline.models import checked, weights
@@ -50,12 +50,15 @@ def write_plan(run_dir: RunDir, config: Config, sites: Stations, shards: Shards 
 
 
 def check_inputs(config: Config) -> None:
-    """Raises ConfigError if a later stage would lack its weights or its reference: better now than after hours."""
+    """Raises ConfigError if a later stage would lack its weights, velocities or reference: now, not after hours."""
     if config.pick.source is None:
         for name in config.pick.weights:
             weights.verify(name)
         require_pickers(config)
         checked.require(config.pick, config.compute)
+    associate = config.associate
+    if associate.velocity_model is not None:
+        velocity.read(associate.velocity_model, associate.velocity_between, associate.z_km[1])
     for reference in (config.compare.reference_events, config.compare.reference_picks):
         if reference:
             read_reference(reference)

@@ -59,6 +59,7 @@ def balance(inputs: Inputs) -> dict[str, Any]:
     span_ns = inputs.config.run.span_ns
     books = account(inputs.shards, inputs.outcomes, inputs.picks, inputs.catalogue, inputs.assignments, span_ns)
     books["breaches"] += stale(inputs.catalogue, inputs.events)
+    books["refused"] = dict(sorted(inputs.refused.items()))
     books["scores"] = words.score_rows(inputs.scorecard)
     sentence = words.verdict(inputs.config, books, inputs.scorecard, inputs.associated)
     state = words.state(books, inputs.associated)
@@ -85,6 +86,7 @@ def read(run_dir: RunDir, config: Config) -> Inputs:
         left_out=json.loads(run_dir.imported.read_text("utf-8"))["left_out"] if run_dir.imported.exists() else [],
         catalogue=catalogue,
         assignments=assignments,
+        refused=tables.metadata(run_dir.events).get("refused", {}) if run_dir.events.exists() else {},
         associated=run_dir.events.exists(),
         scorecard=scorecard,
         events=all_events(catalogue, compared),

@@ -8,7 +8,7 @@ from pipeline import meter
 from pipeline.config import Config
 from pipeline.formats import provenance, results, tables
 from pipeline.records import Shard, Stations
-from pipeline.rundir import RunDir, of_pickers
+from pipeline.rundir import RunDir, of_associators, of_pickers
 
 DONE = "done"
 
@@ -36,6 +36,10 @@ def look(run_dir: RunDir, config: Config) -> tuple[bool, str]:
     lines += [f"{name:12} {state}" for name, state in states.items()]
     further = of_pickers(run_dir, config)[1:]
     lines += [f"picker       {alone.pick.weight} in {each.root}: {_of_picker(each, alone)}" for each, alone in further]
+    lines += [
+        f"associator   {alone.associate.associator} in {each.root}: {_catalogue_of(each, alone)}"
+        for each, alone in of_associators(run_dir, config)
+    ]
     complete = not waiting and not ends["failed"] and all(state == DONE for state in states.values())
     complete = complete and all(_is_there(each) for each, _ in further)
     return complete, "\n".join([*lines, "complete" if complete else "incomplete: run it again"])
@@ -49,6 +53,10 @@ def _of_picker(run_dir: RunDir, config: Config) -> str:
     """Of a further picker's run directory: whether it is there and has a catalogue. Its later stages are not needed."""
     if not _is_there(run_dir):
         return "missing, and no stage makes it again: bring it back, or plan a new run"
+    return _catalogue_of(run_dir, config)
+
+
+def _catalogue_of(run_dir: RunDir, config: Config) -> str:
     stations = tables.read(run_dir.stations, Stations)
     if run_dir.events.exists() and provenance.has_catalogue(
         run_dir, provenance.catalogue(config, results.picks(run_dir), stations)

@@ -1,4 +1,4 @@
-"""The associator against the package it adapts, on analysts' picks, and against events that we know."""
+"""The package GMMA behind our functions against itself, on analysts' picks, and against events that we know."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -10,13 +10,17 @@ import pytest
 
 from pipeline.config import Associate
 from pipeline.maths import geo
+from pipeline.maths.traveltime import uniform
 from pipeline.models import associator
-from pipeline.models.associator import NOISE, Observed
+from pipeline.models.associators import gmma
+from pipeline.models.associators.gmma import NOISE
+from pipeline.models.associators.observed import Network, Observed, Region
 from pipeline.records import NS
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.exists(), reason="no shared data: GaMMA on analysts' picks is not compared")
 OGS = Associate(
+    associator="gmma",
     center_latitude_deg=46.0,
     center_longitude_deg=12.0,
     x_km=(-300, 400),
@@ -30,11 +34,18 @@ GRID = [(float(x), float(y)) for x in (-30, -10, 10, 30) for y in (-30, -10, 10,
 
 
 def observed(station, phase, time_ns, weight, x, y, z) -> Observed:
+    names, site = np.unique(np.asarray(station, np.str_), return_inverse=True)
+    weight, x, y, z = (np.asarray(a, np.float64) for a in (weight, x, y, z))
     rows = Observed(
-        np.asarray(station, np.str_),
+        names[site],
         np.asarray(phase, np.str_),
         np.asarray(time_ns, np.int64),
-        *(np.asarray(a, np.float64) for a in (weight, x, y, z)),
+        weight,
+        np.full(len(site), np.nan),
+        site.astype(np.int64),
+        x,
+        y,
+        z,
     )
     return rows.take(np.lexsort((rows.phase, rows.station, rows.time_ns)))
 
@@ -117,23 +128,17 @@ def gamma_events(o, settings, monkeypatch):
 
 
 def our_events(o, settings, seed=0):
-    found = {}
-    for stretch in associator.segments(o.time_ns, settings.dbscan_eps_s):
-        part = o.take(stretch)
-        labels = associator.clusters(part, settings)
-        for label in np.unique(labels[labels != NOISE]):
-            rows = stretch.start + np.flatnonzero(labels == label)
-            for e in associator.associate_cluster(o.take(rows), settings, seed):
-                found[tuple(rows[e.picks].tolist())] = e
-    return found
+    """What the stage finds in the same picks, by their rows. The network is not looked at."""
+    region = Region(settings, Network.empty(), uniform(settings.vp_km_s, settings.vs_km_s), seed)
+    return {tuple(e.picks.tolist()): e for e in associator.associate(o, region)}
 
 
 @needs_data
 def test_same_events_as_the_package_from_the_same_draws(monkeypatch):
     o = ogs("2024-03-20", "2024-03-29")
     theirs = gamma_events(o, OGS, monkeypatch)
-    monkeypatch.setattr(associator, "_random", lambda *_: np.random.RandomState(7))
-    monkeypatch.setattr(associator, "STARTS", 1)
+    monkeypatch.setattr(gmma, "_random", lambda *_: np.random.RandomState(7))
+    monkeypatch.setattr(gmma, "STARTS", 1)
     ours = our_events(o, OGS)
     assert len(theirs) > 50
     assert set(ours) == set(theirs)
@@ -148,8 +153,8 @@ def test_same_clusters_as_the_package_in_a_dense_sequence():
     o = central_italy("2016-10-14T00:00", "2016-10-14T02:00")
     settings = OGS.model_copy(update={"dbscan_eps_s": 20.0})
     ours, n = np.full(len(o), NOISE), 0
-    for stretch in associator.segments(o.time_ns, 20.0):
-        labels = associator.clusters(o.take(stretch), settings)
+    for stretch in gmma.segments(o.time_ns, 20.0):
+        labels = gmma.clusters(o.take(stretch), settings)
         ours[stretch] = np.where(labels >= 0, labels + n, NOISE)
         n += labels.max() + 1
     theirs = gamma.utils.hierarchical_dbscan_clustering(
@@ -162,7 +167,7 @@ def test_same_clusters_as_the_package_in_a_dense_sequence():
     )
     assert len(o) > 5000
     assert groups(ours) == groups(theirs)
-    assert max(map(len, groups(ours))) < max(s.stop - s.start for s in associator.segments(o.time_ns, 20.0)) / 4
+    assert max(map(len, groups(ours))) < max(s.stop - s.start for s in gmma.segments(o.time_ns, 20.0)) / 4
 
 
 def groups(labels):
@@ -242,17 +247,17 @@ def test_neither_the_day_nor_the_global_random_state_matters():
 
 def test_segments_are_cut_only_at_longer_silence():
     time_ns = np.array([0, 5, 15, 26, 26, 40]) * NS
-    assert associator.segments(time_ns, 10.0) == [slice(0, 3), slice(3, 5), slice(5, 6)]
-    assert associator.segments(time_ns[:0], 10.0) == []
+    assert gmma.segments(time_ns, 10.0) == [slice(0, 3), slice(3, 5), slice(5, 6)]
+    assert gmma.segments(time_ns[:0], 10.0) == []
 
 
 def test_few_picks_a_probability_of_zero_and_silence_of_the_package(capfd, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     exact = quake(3.0, 4.0, 8.0, 50.0)
     assert our_events(exact.take(slice(0, 0)), OGS) == {}
-    assert associator.associate_cluster(exact.take(slice(0, 4)), OGS, 0) == []
+    assert gmma.associate_cluster(exact.take(slice(0, 4)), OGS, 0) == []
     doubtful = replace(exact, weight=np.where(np.arange(32) % 2, 0.0, 0.9))
-    (event,) = associator.associate_cluster(doubtful, OGS, 0)
+    (event,) = gmma.associate_cluster(doubtful, OGS, 0)
     assert np.isfinite([event.x_km, event.score, *event.probability, *event.residual_s]).all()
     assert capfd.readouterr().out == ""
     assert list(tmp_path.iterdir()) == []

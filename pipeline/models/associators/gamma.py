@@ -1,0 +1,258 @@
+"""Our GaMMA: the mixture model of Zhu et al. (2022, doi 10.1029/2021JB023249), from first guesses that are found.
+
+Picks are pre-clustered by DBSCAN in time and space, which leaves out the lonely ones. Where the others agree on a place
+and an origin time, an earthquake is guessed (`kernels.votes`, `kernels.search`). All guesses of a piece are fitted at once
+to all of its picks, the lonely ones too (`kernels.mixture`). What has picks and evidence enough stays; the search goes
+on among the picks that are still free, and ends with a fit of all that was found.
+
+Nothing is drawn at random, and sums are taken in the order of picks: the same picks give the same bytes.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+from sklearn.cluster import DBSCAN
+
+from pipeline.config import Associate
+from pipeline.models.associators.kernels.mixture import Mixture, Ties, belonging, fit, judge
+from pipeline.models.associators.kernels.origin import Prior
+from pipeline.models.associators.kernels.scene import Ground, Scene, channel_rate, ground, scene
+from pipeline.models.associators.kernels.search import Needs, search
+from pipeline.models.associators.kernels.votes import Ballot, Grid, cast, grid
+from pipeline.models.associators.observed import ALL_TIMES, Earthquake, Network, Observed, Piece, Region
+from pipeline.models.associators.rules import enough
+from pipeline.records import NS, Bool, Float, Int
+
+log = logging.getLogger(__name__)
+
+CELL_KM = (3.0, 12.0)  # least and most of the search's cells; half of how far the third nearest station is, between
+LAYER_KM = 20.0  # most of a cell's depth
+NEAR = 40  # nearest sites that vote for a cell
+TOLERANCE_S = 0.5  # of a vote, beyond what the size of the cell explains
+BIN_S = 2.0  # of origin times in the ballot
+PIECE_S = 1800  # least length of a piece of picks without a pause
+PIECE_REACHES = 20  # and in travel times across the grid: what is solved twice stays a tenth
+SEAM_S = 1.0  # an origin this far outside its piece is given too: its neighbour may see it on its own side
+FLOORS = (20.0, 8.0, 8.0, 8.0)  # evidence that a first guess must have, round by round: the clearest first
+SOFT = 0.6  # after the first round a guess needs this share of an event's picks: the fit gives it the others
+CROWD = 0.7  # of the votes expected by chance, which a guess must have beyond what it needs
+LOOKS = 50  # that the search may take for each pick of a piece
+ROUNDS = 30  # at most, of the EM algorithm
+
+
+class Given(NamedTuple):
+    """What is made once for a region."""
+
+    where: Ground
+    box: Grid
+    reach_s: float  # the longest travel time to a site that votes
+    full: Needs  # of an event
+    soft: Needs  # of a guess
+    prior: Prior
+
+
+@lru_cache(maxsize=4)
+def given(region: Region) -> Given:
+    settings, where = region.settings, ground(region)
+    cell_km = _cell_km(region.network)
+    box = grid(where, np.array([cell_km, cell_km, LAYER_KM]), NEAR, TOLERANCE_S)
+    full = Needs(
+        settings.min_picks,
+        settings.min_p_picks,
+        settings.min_s_picks,
+        settings.min_stations,
+        settings.min_pairs,
+        settings.min_evidence,
+    )
+    soft = Needs(
+        max(int(SOFT * full.picks), min(full.picks, 5)),
+        int(SOFT * full.p_picks),
+        int(SOFT * full.s_picks),
+        min(full.stations, 3),
+        0,
+        FLOORS[-1],
+    )
+    depth_km = settings.depth_km if settings.depth_km is not None else sum(settings.z_km) / 2
+    prior = Prior(settings.sigma_s, 20.0, 1.0, depth_km, settings.depth_sigma_km, settings.max_sigma11_s)
+    return Given(where, box, float((box.travel_s + box.pad_s).max()), full, soft, prior)
+
+
+def _cell_km(network: Network) -> float:
+    """How fine the search is: as fine as the network."""
+    xy = np.unique(np.column_stack([network.x_km, network.y_km]), axis=0)
+    if len(xy) < 4:
+        return CELL_KM[1]
+    km = np.hypot(*(xy[:, None] - xy[None]).transpose(2, 0, 1))
+    return float(np.clip(np.median(np.sort(km, axis=1)[:, 3]) / 2, *CELL_KM))
+
+
+def pieces(observed: Observed, region: Region) -> list[Piece]:
+    """Stretches of picks between silences that no earthquake bridges; long ones cut on a grid of UTC.
+
+    A cut piece has the picks of its neighbours that its own events, or those that compete with them, may have.
+    """
+    reach_ns = int(given(region).reach_s * NS)
+    length_ns = max(PIECE_S, 600 * round(PIECE_REACHES * reach_ns / NS / 600)) * NS
+    edges = np.flatnonzero(np.diff(observed.time_ns) > reach_ns) + 1
+    found = []
+    for first, stop in pairwise([0, *edges.tolist(), len(observed)]):
+        if stop - first < region.settings.min_picks:
+            continue
+        if observed.time_ns[stop - 1] - observed.time_ns[first] <= 1.5 * length_ns:
+            found.append(Piece(first, stop, ALL_TIMES))
+        else:
+            found += _cut(observed.time_ns, first, stop, length_ns, reach_ns)
+    return found
+
+
+def _cut(time_ns: Int, first: int, stop: int, length_ns: int, reach_ns: int) -> list[Piece]:
+    found = []
+    begin, end = int(time_ns[first]) - reach_ns, int(time_ns[stop - 1])  # of origin times
+    for k in range(begin // length_ns, end // length_ns + 1):
+        own_ns = k * length_ns, (k + 1) * length_ns
+        a, b = np.searchsorted(time_ns[first:stop], [own_ns[0] - reach_ns, own_ns[1] + 2 * reach_ns])
+        if b > a:
+            found.append(Piece(first + int(a), first + int(b), own_ns))
+    return found
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Earthquakes of a piece, and the tie (n picks,) by which each pick is in one; -1: in none."""
+
+    mixture: Mixture
+    ties: Ties
+    mine: Int
+
+
+def solve(picks: Observed, piece: Piece, region: Region) -> list[Earthquake]:
+    """The earthquakes whose origin times are the piece's own, give or take `SEAM_S`."""
+    made, settings = given(region), region.settings
+    zero_ns = int(picks.time_ns[0])
+    view = scene(picks, made.where, zero_ns, made.reach_s)
+    near = ~lonely(picks, settings, settings.dbscan_eps_s)
+    budget = LOOKS * len(picks)
+    found = Fit(*_nothing(len(picks)))
+    for i, floor in enumerate(FLOORS):
+        needs = (made.full if i == 0 else made.soft)._replace(evidence=floor)
+        guesses, budget = _guesses(view, made, near & (found.mine < 0), needs, budget)
+        if not len(guesses) and i > 0:
+            break
+        if len(guesses):
+            found = _fitted(view, made, np.concatenate([found.mixture.origin, guesses]), made.soft)
+    if budget <= 0:
+        log.warning("%s", _stopped(picks, int((near & (found.mine < 0)).sum())))
+    if len(found.mixture.origin):
+        found = _fitted(view, made, found.mixture.origin, made.full)
+    events = _earthquakes(found, view, zero_ns)
+    first_ns, stop_ns = piece.origin_ns
+    return [e for e in events if first_ns - SEAM_S * NS <= e.time_ns < stop_ns + SEAM_S * NS]
+
+
+def _stopped(picks: Observed, n_left: int) -> str:
+    first, last = (np.datetime64(int(t), "ns") for t in picks.time_ns[[0, -1]])
+    return (
+        f"{first} to {last}: the search of {len(picks)} picks stopped after {LOOKS * len(picks)} looks; "
+        f"{n_left} of the clustered picks are in no event. Smaller dbscan_eps_s or more min_picks shorten it"
+    )
+
+
+def lonely(picks: Observed, settings: Associate, eps_s: float) -> Bool:
+    """Picks (n,) that DBSCAN leaves out: time and distance over the P velocity are its axes, as in GaMMA."""
+    time_s = (picks.time_ns - picks.time_ns[0]) / NS
+    axes = np.column_stack([time_s, picks.x_km / settings.vp_km_s, picks.y_km / settings.vp_km_s])
+    found = DBSCAN(eps=eps_s, min_samples=settings.dbscan_min_samples).fit(axes, sample_weight=picks.weight)
+    alone: Bool = found.labels_ < 0
+    return alone
+
+
+def _guesses(view: Scene, made: Given, free: Bool, needs: Needs, budget: int) -> tuple[Float, int]:
+    """Origins (k, 4) from the free picks, searched between their own silences."""
+    rows = np.flatnonzero(free)
+    noise_hz = channel_rate(view, float(len(rows)))
+    chance = CROWD * noise_hz * 4 * float(made.box.pad_s.mean()) * made.box.site.shape[1]
+    least = int(needs.picks + max(chance - 1, 0))
+    found = [np.empty((0, 4))]
+    for part in np.split(rows, np.flatnonzero(np.diff(view.time_s[rows]) > made.reach_s) + 1):
+        if len(part) < needs.picks:
+            continue
+        mine = np.zeros(len(free), bool)
+        mine[part] = True
+        from_s = float(view.time_s[part[0]]) - made.reach_s
+        n_bins = int((view.time_s[part[-1]] - from_s) / BIN_S) + 2
+        votes = np.zeros((n_bins, len(made.box.centre_km)), np.uint8)
+        ballot = Ballot(votes, np.full(n_bins, -1, np.int64), from_s, BIN_S)
+        cast(made.box, ballot, view, mine)
+        origins, budget = search(made.where, view, made.box, ballot, mine, least, needs, noise_hz, made.prior, budget)
+        found.append(origins)
+    return np.concatenate(found), budget
+
+
+def _fitted(view: Scene, made: Given, origins: Float, needs: Needs) -> Fit:
+    """The mixture of those of the ``origins`` that hold against each other."""
+    everything = np.ones(len(view.time_s), bool)
+    while True:
+        mixture, ties = fit(made.where, view, everything, origins, made.prior, ROUNDS)
+        mine = belonging(view, ties, len(everything))
+        noise_hz = channel_rate(view, float(mixture.count[-1]))
+        good = judge(made.where, view, mixture, ties, mine, needs, noise_hz)
+        if good.all():
+            return Fit(mixture, ties, mine)
+        origins = mixture.origin[good]
+
+
+def _nothing(n_picks: int) -> tuple[Mixture, Ties, Int]:
+    none, no_ties = np.empty(0), np.empty(0, np.int64)
+    mixture = Mixture(np.empty((0, 4)), none, np.array([float(n_picks)]))
+    return mixture, Ties(no_ties, no_ties, none, np.empty((0, 3)), none, none), np.full(n_picks, -1, np.int64)
+
+
+def _earthquakes(found: Fit, view: Scene, zero_ns: int) -> list[Earthquake]:
+    rows = np.flatnonzero(found.mine >= 0)
+    tie = found.mine[rows]
+    order = np.lexsort((rows, found.ties.event[tie]))
+    rows, tie = rows[order], tie[order]
+    edges = np.searchsorted(found.ties.event[tie], np.arange(len(found.mixture.origin) + 1))
+    return [
+        Earthquake(
+            time_ns=zero_ns + round(float(t) * NS),
+            x_km=float(x),
+            y_km=float(y),
+            z_km=float(z),
+            score=float(found.ties.share[tie[a:b]].sum()),
+            picks=rows[a:b],
+            probability=found.ties.share[tie[a:b]].copy(),
+            residual_s=found.ties.residual_s[tie[a:b]].copy(),
+        )
+        for (x, y, z, t), (a, b) in zip(found.mixture.origin, pairwise(edges.tolist()), strict=True)
+    ]
+
+
+def settle(found: list[Earthquake], observed: Observed, region: Region) -> list[Earthquake]:
+    """One event where neighbouring pieces both saw one: the one with more picks keeps those that both claim."""
+    taken = np.zeros(len(observed), bool)
+    kept = []
+    for event in sorted(found, key=lambda e: (-len(e.picks), e.time_ns, e.x_km, e.y_km, e.z_km)):
+        mine = ~taken[event.picks]
+        if not mine.all():
+            event = _with_only(event, mine)
+        if enough(observed.take(event.picks), region.settings):
+            taken[event.picks] = True
+            kept.append(event)
+    return sorted(kept, key=lambda e: (e.time_ns, int(e.picks[0])))
+
+
+def _with_only(event: Earthquake, mine: Bool) -> Earthquake:
+    return replace(
+        event,
+        picks=event.picks[mine],
+        probability=event.probability[mine],
+        residual_s=event.residual_s[mine],
+        score=float(event.probability[mine].sum()),
+    )

@@ -1,0 +1,238 @@
+"""The mixture of Zhu et al. (2022): every pick is from one of the earthquakes or from noise, fitted by variational EM.
+
+The model of a pick at station s with phase p and time t is
+
+    p(t) = phi_0 / T + sum_k phi_k N(t | t_k + travel time(x_k, s, p), g / Lambda_k)
+
+with a uniform background over the duration T (what GaMMA lacks: a false pick need not belong to an earthquake), a
+Dirichlet prior over the weights phi and a gamma (one-dimensional Wishart) prior over the precision Lambda_k. g grows
+with the travel time, for which a model of depth alone is the less right the longer it is. As in GaMMA a pick counts
+with its probability as weight. Bishop (2006, section 10.2) gives the updates; the means lie on travel-time curves, and
+instead of their closed form an M-step takes a damped Gauss-Newton step on the origin, which does not lower the bound.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+
+from pipeline.models.associators.kernels.evidence import evidence
+from pipeline.models.associators.kernels.origin import Prior, bounded_step
+from pipeline.models.associators.kernels.scene import Ground, Scene, arrival, first_after, spread
+from pipeline.models.associators.kernels.search import Needs, enough
+from pipeline.records import Bool, Float, Int
+
+
+class Mixture(NamedTuple):
+    """k earthquakes and the background, in the order of the origins."""
+
+    origin: Float  # (k, 4) x, y, z in km, t in s
+    variance_s2: Float  # (k,) 1 / Lambda
+    count: Float  # (k + 1,) weight of the picks of each, the background last
+
+
+class Ties(NamedTuple):
+    """Picks that may belong to an earthquake: one row a pair."""
+
+    event: Int
+    row: Int
+    residual_s: Float
+    slope: Float  # (m, 3) derivatives of the travel time by x, y, z, s/km
+    spread: Float  # g: how much larger the variance is than that of a near station
+    share: Float  # the responsibility of the event for the pick
+
+
+@njit(cache=True)
+def digamma(x: float) -> float:
+    """The logarithmic derivative of the gamma function, for x > 0 (Abramowitz and Stegun 6.3.5, 6.3.18)."""
+    below = 0.0
+    while x < 6.0:
+        below += 1 / x
+        x += 1
+    f = 1 / (x * x)
+    return np.log(x) - 0.5 / x - f * (1 / 12 - f * (1 / 120 - f * (1 / 252 - f / 240))) - below
+
+
+@njit(cache=True)
+def tie(where: Ground, scene: Scene, free: Bool, origin: Float, reach_s: float) -> Ties:
+    """All pairs of an earthquake and a free pick that arrives within ``reach_s`` of its prediction."""
+    n_channels = len(scene.start) - 1
+    size = 256
+    event, row = np.empty(size, np.int64), np.empty(size, np.int64)
+    number = np.empty((size, 5))
+    n = 0
+    for k in range(len(origin)):
+        for channel in range(n_channels):
+            if scene.start[channel] == scene.start[channel + 1]:
+                continue
+            site = scene.site[scene.rows[scene.start[channel]]]
+            t, tx, ty, tz = arrival(where, site, channel % 2, origin[k, 0], origin[k, 1], origin[k, 2])
+            at_s = t + origin[k, 3]
+            lo = first_after(scene, channel, at_s - reach_s)
+            while lo < scene.start[channel + 1] and scene.time_s[scene.rows[lo]] <= at_s + reach_s:
+                pick = scene.rows[lo]
+                lo += 1
+                if not free[pick]:
+                    continue
+                if n == size:
+                    size *= 2
+                    event, row, number = _longer(event, size), _longer(row, size), _longer2(number, size)
+                event[n], row[n] = k, pick
+                number[n, 0] = scene.time_s[pick] - at_s
+                number[n, 1], number[n, 2], number[n, 3] = tx, ty, tz
+                number[n, 4] = spread(t)
+                n += 1
+    return Ties(event[:n], row[:n], number[:n, 0].copy(), number[:n, 1:4].copy(), number[:n, 4].copy(), np.zeros(n))
+
+
+@njit(cache=True)
+def _longer(values: Int, size: int) -> Int:
+    out = np.empty(size, values.dtype)
+    out[: len(values)] = values
+    return out
+
+
+@njit(cache=True)
+def _longer2(values: Float, size: int) -> Float:
+    out = np.empty((size, values.shape[1]))
+    out[: len(values)] = values
+    return out
+
+
+@njit(cache=True)
+def expect(scene: Scene, free: Bool, ties: Ties, mixture: Mixture, prior: Prior) -> float:
+    """Set the responsibilities of ``ties``; returns the sum over picks of the weighted log density."""
+    n_events = len(mixture.origin)
+    total = digamma(np.sum(mixture.count) + prior.concentration * (n_events + 1))
+    constant = np.empty(n_events)
+    for k in range(n_events):
+        nu = prior.strength + mixture.count[k]
+        log_precision = digamma(nu / 2) + np.log(2 / nu) - np.log(mixture.variance_s2[k])
+        constant[k] = (
+            digamma(prior.concentration + mixture.count[k]) - total + 0.5 * (log_precision - np.log(2 * np.pi))
+        )
+    background = digamma(prior.concentration + mixture.count[n_events]) - total - np.log(scene.duration_s)
+    top = np.full(len(free), background)
+    for i in range(len(ties.event)):
+        k = ties.event[i]
+        scaled = ties.residual_s[i] ** 2 / (ties.spread[i] * mixture.variance_s2[k])
+        ties.share[i] = constant[k] - 0.5 * (scaled + np.log(ties.spread[i]))
+        top[ties.row[i]] = max(top[ties.row[i]], ties.share[i])
+    norm = np.exp(background - top)
+    for i in range(len(ties.event)):
+        norm[ties.row[i]] += np.exp(ties.share[i] - top[ties.row[i]])
+    for i in range(len(ties.event)):
+        ties.share[i] = np.exp(ties.share[i] - top[ties.row[i]]) / norm[ties.row[i]]
+    likelihood = 0.0
+    for row in range(len(free)):
+        if free[row]:
+            likelihood += scene.weight[row] * (top[row] + np.log(norm[row]))
+    return likelihood
+
+
+@njit(cache=True)
+def maximise(where: Ground, scene: Scene, free: Bool, ties: Ties, mixture: Mixture, prior: Prior) -> float:
+    """One M-step in place: counts, variances, and a Gauss-Newton step of every origin. Returns the longest in km."""
+    n_events = len(mixture.origin)
+    normal, right = np.zeros((n_events, 4, 4)), np.zeros((n_events, 4))
+    count, squares = np.zeros(n_events), np.zeros(n_events)
+    for i in range(len(ties.event)):
+        k = ties.event[i]
+        w = ties.share[i] * scene.weight[ties.row[i]]
+        count[k] += w
+        squares[k] += w * ties.residual_s[i] ** 2 / ties.spread[i]
+        precision = w / (ties.spread[i] * mixture.variance_s2[k])
+        for p in range(4):
+            jp = ties.slope[i, p] if p < 3 else 1.0
+            right[k, p] += precision * jp * ties.residual_s[i]
+            for q in range(4):
+                jq = ties.slope[i, q] if q < 3 else 1.0
+                normal[k, p, q] += precision * jp * jq
+    longest = 0.0
+    for k in range(n_events):
+        mixture.count[k] = count[k]
+        mixture.variance_s2[k] = (prior.strength * prior.sigma_s**2 + squares[k]) / (prior.strength + count[k])
+        stiffness = 1 / prior.depth_sigma_km**2
+        normal[k, 2, 2] += stiffness
+        right[k, 2] += stiffness * (prior.depth_km - mixture.origin[k, 2])
+        for p in range(4):
+            normal[k, p, p] += 0.001 * normal[k, p, p] + 1e-6
+        move = bounded_step(where, mixture.origin[k], normal[k], right[k])
+        mixture.origin[k] += move
+        longest = max(longest, abs(move[0]), abs(move[1]), abs(move[2]))
+    everything = 0.0
+    for row in range(len(free)):
+        if free[row]:
+            everything += scene.weight[row]
+    mixture.count[n_events] = max(everything - np.sum(count), 0.0)
+    return longest
+
+
+@njit(cache=True)
+def fit(where: Ground, scene: Scene, free: Bool, origin: Float, prior: Prior, rounds: int) -> tuple[Mixture, Ties]:
+    """The mixture of earthquakes that begins at ``origin`` (k, 4), and the responsibilities of the picks."""
+    n = len(origin)
+    count = np.full(n + 1, 5.0)
+    count[n] = max(np.sum(free) - 5.0 * n, 1.0)
+    mixture = Mixture(origin.copy(), np.full(n, prior.sigma_s**2), count)
+    for _ in range(rounds):
+        ties = tie(where, scene, free, mixture.origin, prior.reach_s)
+        expect(scene, free, ties, mixture, prior)
+        if maximise(where, scene, free, ties, mixture, prior) < 0.01:
+            break
+    ties = tie(where, scene, free, mixture.origin, prior.reach_s)
+    expect(scene, free, ties, mixture, prior)
+    return mixture, ties
+
+
+@njit(cache=True)
+def belonging(scene: Scene, ties: Ties, n_picks: int) -> Int:
+    """The tie (n_picks,) by which each pick is in an earthquake, -1 for noise.
+
+    A pick is where its responsibility is largest, noise included; of several picks of one channel in one earthquake
+    the one nearest to its prediction stays.
+    """
+    mine, rest = np.full(n_picks, -1, np.int64), np.ones(n_picks)
+    for i in range(len(ties.event)):
+        rest[ties.row[i]] -= ties.share[i]
+        if mine[ties.row[i]] < 0 or ties.share[i] > ties.share[mine[ties.row[i]]]:
+            mine[ties.row[i]] = i
+    n_channels = len(scene.start) - 1
+    nearest, last = np.full(n_channels, -1, np.int64), np.full(n_channels, -1, np.int64)
+    for i in range(len(ties.event)):  # by event, by channel, by time
+        row = ties.row[i]
+        if mine[row] != i:
+            continue
+        channel = scene.channel[row]
+        if ties.share[i] <= rest[row]:
+            mine[row] = -1
+        elif last[channel] != ties.event[i]:
+            last[channel], nearest[channel] = ties.event[i], i
+        elif abs(ties.residual_s[i]) < abs(ties.residual_s[nearest[channel]]):
+            mine[ties.row[nearest[channel]]] = -1
+            nearest[channel] = i
+        else:
+            mine[row] = -1
+    return mine
+
+
+@njit(cache=True)
+def judge(where: Ground, scene: Scene, mixture: Mixture, ties: Ties, mine: Int, needs: Needs, noise_hz: float) -> Bool:
+    """Which earthquakes (k,) have picks and evidence enough."""
+    good = np.zeros(len(mixture.origin), np.bool_)
+    rows, residual_s, sigma_s = np.empty(len(mine), np.int64), np.empty(len(mine)), np.empty(len(mine))
+    i = 0
+    for k in range(len(good)):
+        n = 0
+        while i < len(ties.event) and ties.event[i] == k:
+            if mine[ties.row[i]] == i:
+                rows[n], residual_s[n] = ties.row[i], ties.residual_s[i]
+                sigma_s[n] = np.sqrt(mixture.variance_s2[k] * ties.spread[i])
+                n += 1
+            i += 1
+        if enough(scene, rows[:n], needs):
+            log_odds = evidence(where, scene, rows[:n], residual_s[:n], sigma_s[:n], mixture.origin[k], noise_hz)
+            good[k] = log_odds >= needs.evidence
+    return good

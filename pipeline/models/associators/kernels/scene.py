@@ -1,0 +1,118 @@
+"""The picks of one piece and the ground below them, as plain arrays that compiled code reads."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+
+from pipeline.maths.traveltime import travel_time
+from pipeline.models.associators.observed import Observed, Region
+from pipeline.records import NS, Float, Int
+
+
+class Ground(NamedTuple):
+    """Sites, travel times and bounds: the same for all pieces of a run."""
+
+    site_km: Float  # (sites, 3) x, y, z
+    level: Int  # (sites,) of the travel times
+    sensor: Int  # (sites,) number of the station that a site is an epoch of
+    slowness_s_km: Float  # (levels, 2, n_distance, n_depth)
+    step_r_km: float
+    step_z_km: float
+    depth_km: float
+    lower_km: Float  # (3,) of x, y, z
+    upper_km: Float  # (3,)
+
+
+class Scene(NamedTuple):
+    """Picks of one piece in order of time."""
+
+    time_s: Float  # (n,) since the zero of the piece
+    site: Int  # (n,)
+    phase: Int  # (n,) 0: P, 1: S
+    channel: Int  # (n,) 2 * sensor + phase
+    weight: Float  # (n,) the picker's probability
+    duration_s: float  # that the picks span, with the silence before and after
+    start: Int  # (channels + 1,) of each channel in rows
+    rows: Int  # (n,) rows of the picks by channel, by time within
+
+
+def ground(region: Region) -> Ground:
+    network, times, settings = region.network, region.travel_times, region.settings
+    _, sensor = np.unique(network.station, return_inverse=True)
+    bounds = np.array([settings.x_km, settings.y_km, settings.z_km], np.float64)
+    return Ground(
+        site_km=np.column_stack([network.x_km, network.y_km, network.z_km]),
+        level=times.level(network.z_km),
+        sensor=sensor.astype(np.int64),
+        slowness_s_km=np.ascontiguousarray(times.slowness_s_km),
+        step_r_km=times.step_km[0],
+        step_z_km=times.step_km[1],
+        depth_km=times.depth_km,
+        lower_km=np.ascontiguousarray(bounds[:, 0]),
+        upper_km=np.ascontiguousarray(bounds[:, 1]),
+    )
+
+
+def scene(picks: Observed, where: Ground, zero_ns: int, silence_s: float) -> Scene:
+    """``picks`` in canonical order; times count from ``zero_ns``. ``silence_s`` is known to surround them."""
+    phase = (picks.phase == "S").astype(np.int64)
+    channel = 2 * where.sensor[picks.site] + phase
+    rows = np.argsort(channel, kind="stable")
+    n_channels = 2 * (int(where.sensor.max()) + 1)
+    start = np.searchsorted(channel[rows], np.arange(n_channels + 1)).astype(np.int64)
+    time_s = (picks.time_ns - zero_ns) / NS
+    duration_s = float(time_s[-1] - time_s[0]) + 2 * silence_s
+    return Scene(time_s, picks.site, phase, channel, picks.weight, duration_s, start, rows.astype(np.int64))
+
+
+@njit(cache=True)
+def channel_rate(scene: Scene, n_picks: float) -> float:
+    """Picks a second and channel, if ``n_picks`` were spread evenly over the piece and all channels."""
+    return min(max(n_picks / scene.duration_s / (len(scene.start) - 1), 1e-5), 0.1)
+
+
+@njit(cache=True)
+def arrival(where: Ground, site: int, phase: int, x: float, y: float, z: float) -> tuple[float, float, float, float]:
+    """Travel time (s) from (x, y, z) km to a site, and its derivatives by x, y and z (s/km)."""
+    dx, dy = x - where.site_km[site, 0], y - where.site_km[site, 1]
+    r = np.sqrt(dx * dx + dy * dy)
+    t, by_r, by_z = travel_time(
+        where.slowness_s_km[where.level[site], phase],
+        where.step_r_km,
+        where.step_z_km,
+        where.depth_km,
+        r,
+        z,
+        where.site_km[site, 2],
+    )
+    if r < 1e-6:
+        return t, 0.0, 0.0, by_z
+    return t, by_r * dx / r, by_r * dy / r, by_z
+
+
+@njit(cache=True)
+def first_after(scene: Scene, channel: int, time_s: float) -> int:
+    """Where in ``scene.rows`` the picks of a channel at or after a time begin."""
+    lo, hi = scene.start[channel], scene.start[channel + 1]
+    while lo < hi:
+        mid = (lo + hi) // 2
+        if scene.time_s[scene.rows[mid]] < time_s:
+            lo = mid + 1
+        else:
+            hi = mid
+    return lo
+
+
+LONG_S = 40.0  # of travel time: there the variance of the residuals has doubled
+
+
+@njit(cache=True)
+def spread(travel_s: float) -> float:
+    """How much larger the variance of a residual is than that of a near station.
+
+    A model of depth alone is the less right the longer the ray.
+    """
+    return 1.0 + (travel_s / LONG_S) ** 2

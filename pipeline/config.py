@@ -260,7 +260,7 @@ class Associate(Section):
     min_stations: int = Field(3, ge=1)
     min_pairs: int = Field(0, ge=0, description="stations with a P and an S pick")
     min_evidence: float = Field(
-        10.0, description="logarithm of how much likelier an event is than a coincidence of picks, at least"
+        14.0, description="logarithm of how much likelier an event is than a coincidence of picks, at least"
     )
     sigma_s: Positive = Field(0.35, description="expected standard deviation of the residuals of a near station")
     depth_km: float | None = Field(None, description="depth where nothing is known; without it, the middle of z_km")

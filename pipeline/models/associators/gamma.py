@@ -1,9 +1,9 @@
 """Our GaMMA: the mixture model of Zhu et al. (2022, doi 10.1029/2021JB023249), from first guesses that are found.
 
-Picks are pre-clustered by DBSCAN in time and space, which leaves out the lonely ones. Where the others agree on a place
-and an origin time, an earthquake is guessed (`kernels.votes`, `kernels.search`). All guesses of a piece are fitted at once
-to all of its picks, the lonely ones too (`kernels.mixture`). What has picks and evidence enough stays; the search goes
-on among the picks that are still free, and ends with a fit of all that was found.
+Picks are pre-clustered by DBSCAN in time and space, which leaves out the lonely ones. Where the others agree on a
+place and an origin time, an earthquake is guessed (`kernels.votes`, `kernels.search`). All guesses of a piece are
+fitted at once to all of its picks, the lonely ones too (`kernels.mixture`). What has picks and evidence enough stays;
+the search goes on among the picks that are still free, and ends with a fit of all that was found.
 
 Nothing is drawn at random, and sums are taken in the order of picks: the same picks give the same bytes.
 """
@@ -17,10 +17,11 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
-from sklearn.cluster import DBSCAN
+from scipy.spatial import KDTree
 
 from pipeline.config import Associate
-from pipeline.models.associators.kernels.mixture import Mixture, Ties, belonging, fit, judge
+from pipeline.models.associators.kernels.clusters import lonely
+from pipeline.models.associators.kernels.mixture import Mixture, Ties, belonging, fit, joined, judge, only, splits
 from pipeline.models.associators.kernels.origin import Prior
 from pipeline.models.associators.kernels.scene import Ground, Scene, channel_rate, ground, scene
 from pipeline.models.associators.kernels.search import Needs, search
@@ -31,19 +32,23 @@ from pipeline.records import NS, Bool, Float, Int
 
 log = logging.getLogger(__name__)
 
-CELL_KM = (3.0, 12.0)  # least and most of the search's cells; half of how far the third nearest station is, between
+CELL_KM = (3.0, 12.0)  # least and most of the search's cells; 0.4 of how far the third nearest station is, between
+CELLS = 3000  # at most in a layer: over a wider region they are larger
 LAYER_KM = 20.0  # most of a cell's depth
-NEAR = 40  # nearest sites that vote for a cell
+NEAR = 32  # nearest sites that vote for a cell
 TOLERANCE_S = 0.5  # of a vote, beyond what the size of the cell explains
 BIN_S = 2.0  # of origin times in the ballot
 PIECE_S = 1800  # least length of a piece of picks without a pause
 PIECE_REACHES = 20  # and in travel times across the grid: what is solved twice stays a tenth
 SEAM_S = 1.0  # an origin this far outside its piece is given too: its neighbour may see it on its own side
-FLOORS = (20.0, 8.0, 8.0, 8.0)  # evidence that a first guess must have, round by round: the clearest first
-SOFT = 0.6  # after the first round a guess needs this share of an event's picks: the fit gives it the others
-CROWD = 0.7  # of the votes expected by chance, which a guess must have beyond what it needs
+FLOORS = (20.0, 14.0, 10.0)  # evidence that a first guess must have, round by round: the clearest first
+SOFT = 0.7  # after the first round a guess needs this share of an event's picks: the fit gives it the others
+CROWD = 1.0  # of the votes expected by chance, which a guess must have beyond what it needs
 LOOKS = 50  # that the search may take for each pick of a piece
-ROUNDS = 30  # at most, of the EM algorithm
+STRENGTH = 20.0  # picks that the expected spread of the residuals counts for, beside those of the event
+CONCENTRATION = 1.0  # of the Dirichlet prior
+SIGMA_LOG_AMPLITUDE = 0.4  # what site and radiation make of an amplitude
+ROUNDS = 10  # at most, of the EM algorithm
 
 
 class Given(NamedTuple):
@@ -60,7 +65,7 @@ class Given(NamedTuple):
 @lru_cache(maxsize=4)
 def given(region: Region) -> Given:
     settings, where = region.settings, ground(region)
-    cell_km = _cell_km(region.network)
+    cell_km = _cell_km(region.network, settings)
     box = grid(where, np.array([cell_km, cell_km, LAYER_KM]), NEAR, TOLERANCE_S)
     full = Needs(
         settings.min_picks,
@@ -79,17 +84,28 @@ def given(region: Region) -> Given:
         FLOORS[-1],
     )
     depth_km = settings.depth_km if settings.depth_km is not None else sum(settings.z_km) / 2
-    prior = Prior(settings.sigma_s, 20.0, 1.0, depth_km, settings.depth_sigma_km, settings.max_sigma11_s)
+    prior = Prior(
+        sigma_s=settings.sigma_s,
+        strength=STRENGTH,
+        concentration=CONCENTRATION,
+        depth_km=depth_km,
+        depth_sigma_km=settings.depth_sigma_km,
+        reach_s=settings.max_sigma11_s,
+        sigma_log_amplitude=SIGMA_LOG_AMPLITUDE,
+        reach_log_amplitude=settings.max_sigma22,
+    )
     return Given(where, box, float((box.travel_s + box.pad_s).max()), full, soft, prior)
 
 
-def _cell_km(network: Network) -> float:
-    """How fine the search is: as fine as the network."""
+def _cell_km(network: Network, settings: Associate) -> float:
+    """How fine the search is: as fine as the network, if the region is not too large."""
+    area_km2 = float(np.ptp(settings.x_km) * np.ptp(settings.y_km))
+    coarse_km = float(np.sqrt(area_km2 / CELLS))
     xy = np.unique(np.column_stack([network.x_km, network.y_km]), axis=0)
     if len(xy) < 4:
-        return CELL_KM[1]
-    km = np.hypot(*(xy[:, None] - xy[None]).transpose(2, 0, 1))
-    return float(np.clip(np.median(np.sort(km, axis=1)[:, 3]) / 2, *CELL_KM))
+        return max(CELL_KM[1], coarse_km)
+    far_km, _ = KDTree(xy).query(xy, k=4)
+    return max(float(np.clip(0.4 * np.median(far_km[:, 3]), *CELL_KM)), coarse_km)
 
 
 def pieces(observed: Observed, region: Region) -> list[Piece]:
@@ -135,8 +151,10 @@ def solve(picks: Observed, piece: Piece, region: Region) -> list[Earthquake]:
     """The earthquakes whose origin times are the piece's own, give or take `SEAM_S`."""
     made, settings = given(region), region.settings
     zero_ns = int(picks.time_ns[0])
+    if not settings.use_amplitude:
+        picks = replace(picks, log_amplitude=np.full(len(picks), np.nan))
     view = scene(picks, made.where, zero_ns, made.reach_s)
-    near = ~lonely(picks, settings, settings.dbscan_eps_s)
+    near = clustered(picks, settings)
     budget = LOOKS * len(picks)
     found = Fit(*_nothing(len(picks)))
     for i, floor in enumerate(FLOORS):
@@ -145,11 +163,14 @@ def solve(picks: Observed, piece: Piece, region: Region) -> list[Earthquake]:
         if not len(guesses) and i > 0:
             break
         if len(guesses):
-            found = _fitted(view, made, np.concatenate([found.mixture.origin, guesses]), made.soft)
+            found = _fitted(view, made, joined(found.mixture, guesses, made.prior), made.soft)
     if budget <= 0:
         log.warning("%s", _stopped(picks, int((near & (found.mine < 0)).sum())))
     if len(found.mixture.origin):
-        found = _fitted(view, made, found.mixture.origin, made.full)
+        found = _fitted(view, made, found.mixture, made.full)
+        part = splits(view, found.mixture, found.ties, found.mine)
+        if part.any():
+            found = _fitted(view, made, only(found.mixture, ~part), made.full)
     events = _earthquakes(found, view, zero_ns)
     first_ns, stop_ns = piece.origin_ns
     return [e for e in events if first_ns - SEAM_S * NS <= e.time_ns < stop_ns + SEAM_S * NS]
@@ -163,13 +184,11 @@ def _stopped(picks: Observed, n_left: int) -> str:
     )
 
 
-def lonely(picks: Observed, settings: Associate, eps_s: float) -> Bool:
-    """Picks (n,) that DBSCAN leaves out: time and distance over the P velocity are its axes, as in GaMMA."""
+def clustered(picks: Observed, settings: Associate) -> Bool:
+    """Picks (n,) in a cluster of DBSCAN: time and distance over the P velocity are its axes, as in GaMMA."""
     time_s = (picks.time_ns - picks.time_ns[0]) / NS
-    axes = np.column_stack([time_s, picks.x_km / settings.vp_km_s, picks.y_km / settings.vp_km_s])
-    found = DBSCAN(eps=eps_s, min_samples=settings.dbscan_min_samples).fit(axes, sample_weight=picks.weight)
-    alone: Bool = found.labels_ < 0
-    return alone
+    axes_s = np.column_stack([time_s, picks.x_km / settings.vp_km_s, picks.y_km / settings.vp_km_s])
+    return ~lonely(axes_s, picks.weight, settings.dbscan_eps_s, settings.dbscan_min_samples)
 
 
 def _guesses(view: Scene, made: Given, free: Bool, needs: Needs, budget: int) -> tuple[Float, int]:
@@ -194,23 +213,28 @@ def _guesses(view: Scene, made: Given, free: Bool, needs: Needs, budget: int) ->
     return np.concatenate(found), budget
 
 
-def _fitted(view: Scene, made: Given, origins: Float, needs: Needs) -> Fit:
-    """The mixture of those of the ``origins`` that hold against each other."""
+def _fitted(view: Scene, made: Given, mixture: Mixture, needs: Needs) -> Fit:
+    """The mixture of those earthquakes that hold against each other.
+
+    Of those that do not, the half with the least evidence goes, and the others may take the picks that it had.
+    """
     everything = np.ones(len(view.time_s), bool)
     while True:
-        mixture, ties = fit(made.where, view, everything, origins, made.prior, ROUNDS)
+        ties = fit(made.where, view, everything, mixture, made.prior, ROUNDS)
         mine = belonging(view, ties, len(everything))
-        noise_hz = channel_rate(view, float(mixture.count[-1]))
-        good = judge(made.where, view, mixture, ties, mine, needs, noise_hz)
+        noise_hz = channel_rate(view, float(mixture.weight[-1]))
+        good, log_odds = judge(made.where, view, mixture, ties, mine, needs, noise_hz)
         if good.all():
             return Fit(mixture, ties, mine)
-        origins = mixture.origin[good]
+        good[~good] = log_odds[~good] > np.median(log_odds[~good])
+        mixture = only(mixture, good)
 
 
 def _nothing(n_picks: int) -> tuple[Mixture, Ties, Int]:
     none, no_ties = np.empty(0), np.empty(0, np.int64)
-    mixture = Mixture(np.empty((0, 4)), none, np.array([float(n_picks)]))
-    return mixture, Ties(no_ties, no_ties, none, np.empty((0, 3)), none, none), np.full(n_picks, -1, np.int64)
+    mixture = Mixture(np.empty((0, 4)), none, np.array([float(n_picks)]), none)
+    ties = Ties(no_ties, no_ties, none, np.empty((0, 3)), none, none, none)
+    return mixture, ties, np.full(n_picks, -1, np.int64)
 
 
 def _earthquakes(found: Fit, view: Scene, zero_ns: int) -> list[Earthquake]:

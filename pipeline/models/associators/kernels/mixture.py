@@ -4,6 +4,7 @@ The model of a pick at station s with phase p and time t is
 
     p(t) = phi_0 / T + sum_k phi_k N(t | t_k + travel time(x_k, s, p), g / Lambda_k)
 
+times, where amplitudes are known, N(M | M_k, sigma) of the magnitude M that the amplitude at that distance speaks for,
 with a uniform background over the duration T (what GaMMA lacks: a false pick need not belong to an earthquake), a
 Dirichlet prior over the weights phi and a gamma (one-dimensional Wishart) prior over the precision Lambda_k. g grows
 with the travel time, for which a model of depth alone is the less right the longer it is. As in GaMMA a pick counts
@@ -18,11 +19,17 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+from pipeline.maths.amplitude import BY_MAGNITUDE, magnitude
 from pipeline.models.associators.kernels.evidence import evidence
 from pipeline.models.associators.kernels.origin import Prior, bounded_step
-from pipeline.models.associators.kernels.scene import Ground, Scene, arrival, first_after, spread
+from pipeline.models.associators.kernels.scene import Ground, Scene, arrival, first_after, hypocentral_km, spread
 from pipeline.models.associators.kernels.search import Needs, enough
 from pipeline.records import Bool, Float, Int
+
+AROUND_S = (-10.0, 30.0)  # of an origin time: where its own rate of false picks is counted
+SPLIT_S, SPLIT_KM = 5.0, 50.0  # how near a split is to the earthquake that it is a part of
+SPLIT_SHARED = 0.2  # of its channels, that both have, at most
+STILL_KM = 0.02  # an M-step that moves no origin farther has converged
 
 
 class Mixture(NamedTuple):
@@ -30,7 +37,8 @@ class Mixture(NamedTuple):
 
     origin: Float  # (k, 4) x, y, z in km, t in s
     variance_s2: Float  # (k,) 1 / Lambda
-    count: Float  # (k + 1,) weight of the picks of each, the background last
+    weight: Float  # (k + 1,) of the picks of each, the background last
+    magnitude: Float  # (k,) from amplitudes; NaN: not known
 
 
 class Ties(NamedTuple):
@@ -42,6 +50,7 @@ class Ties(NamedTuple):
     slope: Float  # (m, 3) derivatives of the travel time by x, y, z, s/km
     spread: Float  # g: how much larger the variance is than that of a near station
     share: Float  # the responsibility of the event for the pick
+    magnitude: Float  # that the pick's amplitude speaks for at its distance; NaN: not known
 
 
 @njit(cache=True)
@@ -52,7 +61,7 @@ def digamma(x: float) -> float:
         below += 1 / x
         x += 1
     f = 1 / (x * x)
-    return np.log(x) - 0.5 / x - f * (1 / 12 - f * (1 / 120 - f * (1 / 252 - f / 240))) - below
+    return float(np.log(x) - 0.5 / x - f * (1 / 12 - f * (1 / 120 - f * (1 / 252 - f / 240))) - below)
 
 
 @njit(cache=True)
@@ -61,7 +70,7 @@ def tie(where: Ground, scene: Scene, free: Bool, origin: Float, reach_s: float) 
     n_channels = len(scene.start) - 1
     size = 256
     event, row = np.empty(size, np.int64), np.empty(size, np.int64)
-    number = np.empty((size, 5))
+    number = np.empty((size, 6))
     n = 0
     for k in range(len(origin)):
         for channel in range(n_channels):
@@ -83,8 +92,10 @@ def tie(where: Ground, scene: Scene, free: Bool, origin: Float, reach_s: float) 
                 number[n, 0] = scene.time_s[pick] - at_s
                 number[n, 1], number[n, 2], number[n, 3] = tx, ty, tz
                 number[n, 4] = spread(t)
+                number[n, 5] = magnitude(scene.log_amplitude[pick], hypocentral_km(where, site, origin[k]))
                 n += 1
-    return Ties(event[:n], row[:n], number[:n, 0].copy(), number[:n, 1:4].copy(), number[:n, 4].copy(), np.zeros(n))
+    residual_s, slope, wider, loud = number[:n, 0].copy(), number[:n, 1:4].copy(), number[:n, 4].copy(), number[:n, 5]
+    return Ties(event[:n], row[:n], residual_s, slope, wider, np.zeros(n), loud.copy())
 
 
 @njit(cache=True)
@@ -102,23 +113,40 @@ def _longer2(values: Float, size: int) -> Float:
 
 
 @njit(cache=True)
+def fitting(scene: Scene, ties: Ties, mixture: Mixture, prior: Prior, i: int) -> float:
+    """Log of how much likelier the amplitude of a tie is from its earthquake than from the piece at large.
+
+    Half of it: P and S of one station often come with one and the same amplitude. 0 where one is not known.
+    """
+    deviation = ties.magnitude[i] - mixture.magnitude[ties.event[i]]
+    if not np.isfinite(deviation):
+        return 0.0
+    if abs(deviation) * BY_MAGNITUDE > prior.reach_log_amplitude:
+        return -np.inf
+    sigma = prior.sigma_log_amplitude / BY_MAGNITUDE
+    mine = -0.5 * (deviation / sigma) ** 2 - np.log(prior.sigma_log_amplitude)
+    usual = (scene.log_amplitude[ties.row[i]] - scene.usual[0]) / scene.usual[1]
+    return float(0.5 * (mine + 0.5 * usual**2 + np.log(scene.usual[1])))
+
+
+@njit(cache=True)
 def expect(scene: Scene, free: Bool, ties: Ties, mixture: Mixture, prior: Prior) -> float:
     """Set the responsibilities of ``ties``; returns the sum over picks of the weighted log density."""
     n_events = len(mixture.origin)
-    total = digamma(np.sum(mixture.count) + prior.concentration * (n_events + 1))
+    total = digamma(float(np.sum(mixture.weight)) + prior.concentration * (n_events + 1))
     constant = np.empty(n_events)
     for k in range(n_events):
-        nu = prior.strength + mixture.count[k]
+        nu = prior.strength + mixture.weight[k]
         log_precision = digamma(nu / 2) + np.log(2 / nu) - np.log(mixture.variance_s2[k])
         constant[k] = (
-            digamma(prior.concentration + mixture.count[k]) - total + 0.5 * (log_precision - np.log(2 * np.pi))
+            digamma(prior.concentration + mixture.weight[k]) - total + 0.5 * (log_precision - np.log(2 * np.pi))
         )
-    background = digamma(prior.concentration + mixture.count[n_events]) - total - np.log(scene.duration_s)
+    background = digamma(prior.concentration + mixture.weight[n_events]) - total - np.log(scene.duration_s)
     top = np.full(len(free), background)
     for i in range(len(ties.event)):
         k = ties.event[i]
         scaled = ties.residual_s[i] ** 2 / (ties.spread[i] * mixture.variance_s2[k])
-        ties.share[i] = constant[k] - 0.5 * (scaled + np.log(ties.spread[i]))
+        ties.share[i] = constant[k] - 0.5 * (scaled + np.log(ties.spread[i])) + fitting(scene, ties, mixture, prior, i)
         top[ties.row[i]] = max(top[ties.row[i]], ties.share[i])
     norm = np.exp(background - top)
     for i in range(len(ties.event)):
@@ -138,9 +166,13 @@ def maximise(where: Ground, scene: Scene, free: Bool, ties: Ties, mixture: Mixtu
     n_events = len(mixture.origin)
     normal, right = np.zeros((n_events, 4, 4)), np.zeros((n_events, 4))
     count, squares = np.zeros(n_events), np.zeros(n_events)
+    heard, loud = np.zeros(n_events), np.zeros(n_events)
     for i in range(len(ties.event)):
         k = ties.event[i]
         w = ties.share[i] * scene.weight[ties.row[i]]
+        if np.isfinite(ties.magnitude[i]):
+            heard[k] += w
+            loud[k] += w * ties.magnitude[i]
         count[k] += w
         squares[k] += w * ties.residual_s[i] ** 2 / ties.spread[i]
         precision = w / (ties.spread[i] * mixture.variance_s2[k])
@@ -152,8 +184,9 @@ def maximise(where: Ground, scene: Scene, free: Bool, ties: Ties, mixture: Mixtu
                 normal[k, p, q] += precision * jp * jq
     longest = 0.0
     for k in range(n_events):
-        mixture.count[k] = count[k]
+        mixture.weight[k] = count[k]
         mixture.variance_s2[k] = (prior.strength * prior.sigma_s**2 + squares[k]) / (prior.strength + count[k])
+        mixture.magnitude[k] = loud[k] / heard[k] if heard[k] > 0 else np.nan
         stiffness = 1 / prior.depth_sigma_km**2
         normal[k, 2, 2] += stiffness
         right[k, 2] += stiffness * (prior.depth_km - mixture.origin[k, 2])
@@ -166,25 +199,41 @@ def maximise(where: Ground, scene: Scene, free: Bool, ties: Ties, mixture: Mixtu
     for row in range(len(free)):
         if free[row]:
             everything += scene.weight[row]
-    mixture.count[n_events] = max(everything - np.sum(count), 0.0)
+    mixture.weight[n_events] = max(everything - np.sum(count), 0.0)
     return longest
 
 
+def joined(mixture: Mixture, origins: Float, prior: Prior) -> Mixture:
+    """``mixture`` with more earthquakes at ``origins`` (k, 4), of which nothing else is known yet."""
+    n = len(origins)
+    few = np.full(n, 5.0)
+    noise = max(mixture.weight[-1] - few.sum(), 1.0)
+    return Mixture(
+        np.concatenate([mixture.origin, origins]),
+        np.concatenate([mixture.variance_s2, np.full(n, prior.sigma_s**2)]),
+        np.concatenate([mixture.weight[:-1], few, [noise]]),
+        np.concatenate([mixture.magnitude, np.full(n, np.nan)]),
+    )
+
+
+def only(mixture: Mixture, good: Bool) -> Mixture:
+    """The earthquakes of ``mixture`` that are ``good`` (k,); the picks of the others count as noise."""
+    noise = mixture.weight[-1] + mixture.weight[:-1][~good].sum()
+    count = np.concatenate([mixture.weight[:-1][good], [noise]])
+    return Mixture(mixture.origin[good], mixture.variance_s2[good], count, mixture.magnitude[good])
+
+
 @njit(cache=True)
-def fit(where: Ground, scene: Scene, free: Bool, origin: Float, prior: Prior, rounds: int) -> tuple[Mixture, Ties]:
-    """The mixture of earthquakes that begins at ``origin`` (k, 4), and the responsibilities of the picks."""
-    n = len(origin)
-    count = np.full(n + 1, 5.0)
-    count[n] = max(np.sum(free) - 5.0 * n, 1.0)
-    mixture = Mixture(origin.copy(), np.full(n, prior.sigma_s**2), count)
+def fit(where: Ground, scene: Scene, free: Bool, mixture: Mixture, prior: Prior, rounds: int) -> Ties:
+    """Fit ``mixture`` in place to the free picks, from where it is, in at most ``rounds`` of EM."""
     for _ in range(rounds):
         ties = tie(where, scene, free, mixture.origin, prior.reach_s)
         expect(scene, free, ties, mixture, prior)
-        if maximise(where, scene, free, ties, mixture, prior) < 0.01:
+        if maximise(where, scene, free, ties, mixture, prior) < STILL_KM:
             break
     ties = tie(where, scene, free, mixture.origin, prior.reach_s)
     expect(scene, free, ties, mixture, prior)
-    return mixture, ties
+    return ties
 
 
 @njit(cache=True)
@@ -219,12 +268,22 @@ def belonging(scene: Scene, ties: Ties, n_picks: int) -> Int:
 
 
 @njit(cache=True)
-def judge(where: Ground, scene: Scene, mixture: Mixture, ties: Ties, mine: Int, needs: Needs, noise_hz: float) -> Bool:
-    """Which earthquakes (k,) have picks and evidence enough."""
-    good = np.zeros(len(mixture.origin), np.bool_)
+def judge(
+    where: Ground, scene: Scene, mixture: Mixture, ties: Ties, mine: Int, needs: Needs, noise_hz: float
+) -> tuple[Bool, Float]:
+    """Which earthquakes (k,) have picks and evidence enough, and the evidence (k,) for each.
+
+    The chance of a coincidence is that of the piece, ``noise_hz``, or of the time around the event, where it is higher:
+    in the coda of a large earthquake false picks are many.
+    """
+    n_events = len(mixture.origin)
+    noise = np.zeros(len(mine) + 1)
+    for row in range(len(mine)):
+        noise[row + 1] = noise[row] + (scene.weight[row] if mine[row] < 0 else 0.0)
+    good, log_odds = np.zeros(n_events, np.bool_), np.zeros(n_events)
     rows, residual_s, sigma_s = np.empty(len(mine), np.int64), np.empty(len(mine)), np.empty(len(mine))
     i = 0
-    for k in range(len(good)):
+    for k in range(n_events):
         n = 0
         while i < len(ties.event) and ties.event[i] == k:
             if mine[ties.row[i]] == i:
@@ -232,7 +291,32 @@ def judge(where: Ground, scene: Scene, mixture: Mixture, ties: Ties, mine: Int, 
                 sigma_s[n] = np.sqrt(mixture.variance_s2[k] * ties.spread[i])
                 n += 1
             i += 1
-        if enough(scene, rows[:n], needs):
-            log_odds = evidence(where, scene, rows[:n], residual_s[:n], sigma_s[:n], mixture.origin[k], noise_hz)
-            good[k] = log_odds >= needs.evidence
-    return good
+        a, b = np.searchsorted(scene.time_s, mixture.origin[k, 3] + np.array(AROUND_S))
+        local_hz = (noise[b] - noise[a]) / (AROUND_S[1] - AROUND_S[0]) / (len(scene.start) - 1)
+        rate_hz = min(max(noise_hz, local_hz), 0.1)
+        log_odds[k] = evidence(where, scene, rows[:n], residual_s[:n], sigma_s[:n], mixture.origin[k], rate_hz)
+        good[k] = enough(scene, rows[:n], needs) and log_odds[k] >= needs.evidence
+    return good, log_odds
+
+
+@njit(cache=True)
+def splits(scene: Scene, mixture: Mixture, ties: Ties, mine: Int) -> Bool:
+    """Which earthquakes (k,) are made of picks that a larger one near it in time and place has left over.
+
+    Stations that see two earthquakes have picks of both. One whose channels are hardly any of a larger one's, and
+    which has not half of its picks, is a part of it: picks of later phases, or late and early ones.
+    """
+    n_events, n_channels = len(mixture.origin), len(scene.start) - 1
+    sees = np.zeros((n_events, n_channels), np.bool_)
+    for row in range(len(mine)):
+        if mine[row] >= 0:
+            sees[ties.event[mine[row]], scene.channel[row]] = True
+    size = np.array([np.sum(sees[k]) for k in range(n_events)])
+    part = np.zeros(n_events, np.bool_)
+    for k in range(n_events):
+        for other in range(n_events):
+            away = np.abs(mixture.origin[other] - mixture.origin[k])
+            if 2 * size[k] < size[other] and away[3] < SPLIT_S and np.hypot(away[0], away[1]) < SPLIT_KM:
+                shared = np.sum(sees[k] & sees[other])
+                part[k] = part[k] or shared <= SPLIT_SHARED * size[k]
+    return part

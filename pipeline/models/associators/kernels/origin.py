@@ -28,6 +28,8 @@ class Prior(NamedTuple):
     depth_km: float
     depth_sigma_km: float
     reach_s: float  # a pick farther from its prediction is not of this earthquake
+    sigma_log_amplitude: float
+    reach_log_amplitude: float  # a pick louder or fainter by more is not of this earthquake
 
 
 @njit(cache=True)

@@ -11,6 +11,8 @@ from pipeline.maths.traveltime import travel_time
 from pipeline.models.associators.observed import Observed, Region
 from pipeline.records import NS, Float, Int
 
+LEAST_STD = 0.3  # of log10 amplitudes of a piece: less is chance
+
 
 class Ground(NamedTuple):
     """Sites, travel times and bounds: the same for all pieces of a run."""
@@ -37,6 +39,8 @@ class Scene(NamedTuple):
     duration_s: float  # that the picks span, with the silence before and after
     start: Int  # (channels + 1,) of each channel in rows
     rows: Int  # (n,) rows of the picks by channel, by time within
+    log_amplitude: Float  # (n,) of m/s; NaN: not known
+    usual: Float  # (2,) mean and standard deviation of those that are known
 
 
 def ground(region: Region) -> Ground:
@@ -65,7 +69,23 @@ def scene(picks: Observed, where: Ground, zero_ns: int, silence_s: float) -> Sce
     start = np.searchsorted(channel[rows], np.arange(n_channels + 1)).astype(np.int64)
     time_s = (picks.time_ns - zero_ns) / NS
     duration_s = float(time_s[-1] - time_s[0]) + 2 * silence_s
-    return Scene(time_s, picks.site, phase, channel, picks.weight, duration_s, start, rows.astype(np.int64))
+    return Scene(
+        time_s,
+        picks.site,
+        phase,
+        channel,
+        picks.weight,
+        duration_s,
+        start,
+        rows.astype(np.int64),
+        picks.log_amplitude,
+        _usual(picks.log_amplitude),
+    )
+
+
+def _usual(log_amplitude: Float) -> Float:
+    known = log_amplitude[np.isfinite(log_amplitude)]
+    return np.array([known.mean(), max(known.std(), LEAST_STD)]) if len(known) else np.array([0.0, 1.0])
 
 
 @njit(cache=True)
@@ -94,9 +114,15 @@ def arrival(where: Ground, site: int, phase: int, x: float, y: float, z: float) 
 
 
 @njit(cache=True)
+def hypocentral_km(where: Ground, site: int, origin: Float) -> float:
+    away = where.site_km[site] - origin[:3]
+    return float(np.sqrt(np.sum(away * away)))
+
+
+@njit(cache=True)
 def first_after(scene: Scene, channel: int, time_s: float) -> int:
     """Where in ``scene.rows`` the picks of a channel at or after a time begin."""
-    lo, hi = scene.start[channel], scene.start[channel + 1]
+    lo, hi = int(scene.start[channel]), int(scene.start[channel + 1])
     while lo < hi:
         mid = (lo + hi) // 2
         if scene.time_s[scene.rows[mid]] < time_s:

@@ -58,8 +58,8 @@ def _near(where: Ground, centre_km: Float, half_km: Float, n_near: int, toleranc
             for phase in range(2):
                 t = arrival(where, sites[g, m], phase, x, y, z)[0]
                 most = 0.0
-                for part in range(27):
-                    i, j, k = part // 9 - 1, part // 3 % 3 - 1, part % 3 - 1
+                for part in range(8):
+                    i, j, k = part // 4 * 2 - 1, part // 2 % 2 * 2 - 1, part % 2 * 2 - 1
                     corner = x + i * half_km[0], y + j * half_km[1], z + k * half_km[2]
                     most = max(most, abs(arrival(where, sites[g, m], phase, *corner)[0] - t))
                 travel_s[g, m, phase] = t

@@ -35,15 +35,15 @@ log = logging.getLogger(__name__)
 CELL_KM = (3.0, 12.0)  # least and most of the search's cells; 0.4 of how far the third nearest station is, between
 CELLS = 3000  # at most in a layer: over a wider region they are larger
 LAYER_KM = 20.0  # most of a cell's depth
-NEAR = 32  # nearest sites that vote for a cell
 TOLERANCE_S = 0.5  # of a vote, beyond what the size of the cell explains
 BIN_S = 2.0  # of origin times in the ballot
 PIECE_S = 1800  # least length of a piece of picks without a pause
 PIECE_REACHES = 20  # and in travel times across the grid: what is solved twice stays a tenth
 SEAM_S = 1.0  # an origin this far outside its piece is given too: its neighbour may see it on its own side
 FLOORS = (20.0, 14.0, 10.0)  # evidence that a first guess must have, round by round: the clearest first
+NEAR = (16, 32, 32)  # nearest sites that vote for a cell, round by round: those that hear most earthquakes first
 SOFT = 0.7  # after the first round a guess needs this share of an event's picks: the fit gives it the others
-CROWD = 1.0  # of the votes expected by chance, which a guess must have beyond what it needs
+CROWD = 0.5  # of the votes expected by chance, which a guess must have beyond what it needs
 LOOKS = 50  # that the search may take for each pick of a piece
 STRENGTH = 20.0  # picks that the expected spread of the residuals counts for, beside those of the event
 CONCENTRATION = 1.0  # of the Dirichlet prior
@@ -55,7 +55,7 @@ class Given(NamedTuple):
     """What is made once for a region."""
 
     where: Ground
-    box: Grid
+    boxes: tuple[Grid, ...]  # for each round
     reach_s: float  # the longest travel time to a site that votes
     full: Needs  # of an event
     soft: Needs  # of a guess
@@ -66,7 +66,9 @@ class Given(NamedTuple):
 def given(region: Region) -> Given:
     settings, where = region.settings, ground(region)
     cell_km = _cell_km(region.network, settings)
-    box = grid(where, np.array([cell_km, cell_km, LAYER_KM]), NEAR, TOLERANCE_S)
+    made = {n: grid(where, np.array([cell_km, cell_km, LAYER_KM]), n, TOLERANCE_S) for n in sorted(set(NEAR))}
+    boxes = tuple(made[n] for n in NEAR)
+    reach_s = max(float((box.travel_s + box.pad_s).max()) for box in boxes)
     full = Needs(
         settings.min_picks,
         settings.min_p_picks,
@@ -94,7 +96,7 @@ def given(region: Region) -> Given:
         sigma_log_amplitude=SIGMA_LOG_AMPLITUDE,
         reach_log_amplitude=settings.max_sigma22,
     )
-    return Given(where, box, float((box.travel_s + box.pad_s).max()), full, soft, prior)
+    return Given(where, boxes, reach_s, full, soft, prior)
 
 
 def _cell_km(network: Network, settings: Associate) -> float:
@@ -157,9 +159,9 @@ def solve(picks: Observed, piece: Piece, region: Region) -> list[Earthquake]:
     near = clustered(picks, settings)
     budget = LOOKS * len(picks)
     found = Fit(*_nothing(len(picks)))
-    for i, floor in enumerate(FLOORS):
+    for i, (floor, box) in enumerate(zip(FLOORS, made.boxes, strict=True)):
         needs = (made.full if i == 0 else made.soft)._replace(evidence=floor)
-        guesses, budget = _guesses(view, made, near & (found.mine < 0), needs, budget)
+        guesses, budget = _guesses(view, made, box, near & (found.mine < 0), needs, budget)
         if not len(guesses) and i > 0:
             break
         if len(guesses):
@@ -191,11 +193,11 @@ def clustered(picks: Observed, settings: Associate) -> Bool:
     return ~lonely(axes_s, picks.weight, settings.dbscan_eps_s, settings.dbscan_min_samples)
 
 
-def _guesses(view: Scene, made: Given, free: Bool, needs: Needs, budget: int) -> tuple[Float, int]:
+def _guesses(view: Scene, made: Given, box: Grid, free: Bool, needs: Needs, budget: int) -> tuple[Float, int]:
     """Origins (k, 4) from the free picks, searched between their own silences."""
     rows = np.flatnonzero(free)
     noise_hz = channel_rate(view, float(len(rows)))
-    chance = CROWD * noise_hz * 4 * float(made.box.pad_s.mean()) * made.box.site.shape[1]
+    chance = CROWD * noise_hz * 4 * float(box.pad_s.mean()) * box.site.shape[1]
     least = int(needs.picks + max(chance - 1, 0))
     found = [np.empty((0, 4))]
     for part in np.split(rows, np.flatnonzero(np.diff(view.time_s[rows]) > made.reach_s) + 1):
@@ -205,10 +207,10 @@ def _guesses(view: Scene, made: Given, free: Bool, needs: Needs, budget: int) ->
         mine[part] = True
         from_s = float(view.time_s[part[0]]) - made.reach_s
         n_bins = int((view.time_s[part[-1]] - from_s) / BIN_S) + 2
-        votes = np.zeros((n_bins, len(made.box.centre_km)), np.uint8)
+        votes = np.zeros((n_bins, len(box.centre_km)), np.uint8)
         ballot = Ballot(votes, np.full(n_bins, -1, np.int64), from_s, BIN_S)
-        cast(made.box, ballot, view, mine)
-        origins, budget = search(made.where, view, made.box, ballot, mine, least, needs, noise_hz, made.prior, budget)
+        cast(box, ballot, view, mine)
+        origins, budget = search(made.where, view, box, ballot, mine, least, needs, noise_hz, made.prior, budget)
         found.append(origins)
     return np.concatenate(found), budget
 

@@ -273,7 +273,7 @@ class Associate(Section):
     use_amplitude: bool = Field(
         True, description="amplitudes take part where picks have them, in m/s; false: and give no magnitudes"
     )
-    max_sigma22: Positive = Field(1.0, description="largest residual of the log10 amplitude of a pick of an event")
+    max_sigma22: Positive = Field(1.0, description="a log10 amplitude that is off by more is wrong: it counts no more")
 
     @field_validator("x_km", "y_km", "z_km")
     @classmethod

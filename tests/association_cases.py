@@ -33,6 +33,7 @@ OGS_LIMIT = (2.0, 8.0)
 LOOSE_LIMIT = (3.0, 15.0)
 CENTRAL_ITALY = DATA / "central_italy"
 KEPT = ROOT / "runs" / "association"  # what is made once
+FADING = {"radius_km": (50.0, 30.0), "least_width_km": 30.0}  # no sharp edge: some picks come from afar
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,6 @@ def synthetic_settings(scenario: Scenario) -> Associate:
         min_p_picks=pairs,
         min_s_picks=pairs,
         min_stations=pairs,
-        min_pairs=pairs,
         max_sigma11_s=2.0,
     )
 
@@ -286,16 +286,21 @@ def _of_data(make: Callable[[], Case]) -> Callable[[Path], Case]:
 
 CASES: dict[str, Callable[[Path], Case]] = {  # each is given the run of Ridgecrest
     **{f"synthetic-{n}": _of_data(partial(synthetic, Scenario(n))) for n in (500, 1500, 5000, 10000)},
+    **{
+        f"synthetic-{n}-fading": _of_data(
+            partial(synthetic, Scenario(n, **FADING), f"synthetic {n}, seen by far stations")
+        )
+        for n in (1500, 10000)
+    },
     "synthetic-1500-noisy": _of_data(partial(synthetic, Scenario(noise_factor=1.0), "synthetic 1500, noise 1.0")),
-    "synthetic-1500-near": _of_data(
-        partial(synthetic, Scenario(radius_km=(50.0, 50.0), least_width_km=5.0), "synthetic 1500, no far picks")
-    ),
-    "synthetic-1500-paper": _of_data(
-        partial(synthetic, Scenario(side_km=210.0, radius_km=(120.0, 80.0)), "synthetic 1500, seen as far as PyOcto's")
+    "synthetic-1500-wide": _of_data(
+        partial(
+            synthetic, Scenario(side_km=210.0, radius_km=(120.0, 80.0), least_width_km=30.0), "synthetic 1500, wide"
+        )
     ),
     "synthetic-1500-layers": _of_data(partial(synthetic, Scenario(layers=CRUST), "synthetic 1500, layers")),
     "subduction-1500": _of_data(
-        partial(synthetic, Scenario(subduction=True, radius_km=(80.0, 50.0)), "subduction 1500")
+        partial(synthetic, Scenario(subduction=True, radius_km=(80.0, 50.0), least_width_km=30.0), "subduction 1500")
     ),
     "ogs": _of_data(ogs),
     "ogs-50": _of_data(partial(ogs, 50)),

@@ -54,8 +54,8 @@ class Scenario:
     noise_factor: float = 0.3  # false picks for each true one
     n_stations: int = 100
     side_km: float = 250.0
-    radius_km: tuple[float, float] = (50.0, 30.0)
-    least_width_km: float = 30.0
+    radius_km: tuple[float, float] = (50.0, 50.0)
+    least_width_km: float = 5.0
     layers: Layers = UNIFORM
     subduction: bool = False  # events on a plane that dips from 10 to 250 km, not in the crust
     seed: int = 0

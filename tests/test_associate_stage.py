@@ -70,7 +70,7 @@ def some_picks():
 @pytest.fixture
 def config(tmp_path):
     (tmp_path / "run.toml").write_text(GOOD)
-    return configs.load(tmp_path / "run.toml", ["associate.z_km=[0, 20]", "associate.associator=gmma"])
+    return configs.load(tmp_path / "run.toml", ["associate.z_km=[0, 20]"])
 
 
 def observed_by(picks, sites, settings):

@@ -56,7 +56,6 @@ def config(tmp_path_factory):
     archive = demo.write_demo(folder / "archive", demo.SEED)
     text = (ROOT / "configs" / "demo.toml").read_text()
     assert "../runs/demo-archive" in text
-    text = text.replace("[associate]", '[associate]\nassociator = "gmma"')
     (folder / "demo.toml").write_text(text.replace("../runs/demo-archive", str(archive)))
     return folder / "demo.toml"
 

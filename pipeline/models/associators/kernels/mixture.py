@@ -113,18 +113,24 @@ def _longer2(values: Float, size: int) -> Float:
 
 
 @njit(cache=True)
+def wrong_gain(ties: Ties, mixture: Mixture, prior: Prior, i: int) -> bool:
+    """Whether the amplitude of a tie is farther off than the prior's reach."""
+    off = abs(ties.magnitude[i] - mixture.magnitude[ties.event[i]]) * BY_MAGNITUDE
+    return bool(off > prior.reach_log_amplitude)
+
+
+@njit(cache=True)
 def fitting(scene: Scene, ties: Ties, mixture: Mixture, prior: Prior, i: int) -> float:
     """Log of how much likelier the amplitude of a tie is from its earthquake than from the piece at large.
 
-    Half of it: P and S of one station often come with one and the same amplitude. 0 where one is not known.
+    Half of it: P and S of one station often come with one and the same amplitude. 0 where one is not known. What is
+    farther off than the prior's reach is a wrong gain, and counts as if it were just there: its time may be right.
     """
     deviation = ties.magnitude[i] - mixture.magnitude[ties.event[i]]
     if not np.isfinite(deviation):
         return 0.0
-    if abs(deviation) * BY_MAGNITUDE > prior.reach_log_amplitude:
-        return -np.inf
-    sigma = prior.sigma_log_amplitude / BY_MAGNITUDE
-    mine = -0.5 * (deviation / sigma) ** 2 - np.log(prior.sigma_log_amplitude)
+    off = min(abs(deviation) * BY_MAGNITUDE, prior.reach_log_amplitude)
+    mine = -0.5 * (off / prior.sigma_log_amplitude) ** 2 - np.log(prior.sigma_log_amplitude)
     usual = (scene.log_amplitude[ties.row[i]] - scene.usual[0]) / scene.usual[1]
     return float(0.5 * (mine + 0.5 * usual**2 + np.log(scene.usual[1])))
 
@@ -170,7 +176,7 @@ def maximise(where: Ground, scene: Scene, free: Bool, ties: Ties, mixture: Mixtu
     for i in range(len(ties.event)):
         k = ties.event[i]
         w = ties.share[i] * scene.weight[ties.row[i]]
-        if np.isfinite(ties.magnitude[i]):
+        if np.isfinite(ties.magnitude[i]) and not wrong_gain(ties, mixture, prior, i):
             heard[k] += w
             loud[k] += w * ties.magnitude[i]
         count[k] += w

@@ -29,7 +29,7 @@ class Prior(NamedTuple):
     depth_sigma_km: float
     reach_s: float  # a pick farther from its prediction is not of this earthquake
     sigma_log_amplitude: float
-    reach_log_amplitude: float  # a pick louder or fainter by more is not of this earthquake
+    reach_log_amplitude: float  # an amplitude that is off by more is wrong
 
 
 @njit(cache=True)

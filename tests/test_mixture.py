@@ -166,7 +166,8 @@ def test_responsibilities_are_those_of_bishop():
 
 def test_amplitudes_take_part_in_the_responsibilities():
     """log10 of the amplitude is normal about that of the magnitude and distance (Picozzi et al. 2018), and at large
-    about what is usual; P and S count half, for they are no two measurements. Too loud or too faint: not of the event.
+    about what is usual; P and S count half, for they are no two measurements. What is off by more than 1 is a wrong
+    gain, counts as 1, and has no part in the magnitude.
     """
     picks, label, mixture = mixed()
     rng, true = np.random.default_rng(9), np.array([1.5, 2.5, 3.0])
@@ -184,15 +185,16 @@ def test_amplitudes_take_part_in_the_responsibilities():
     mixture = mixture._replace(magnitude=true)
     expect(heard, free(view), both, mixture, PRIOR)
     usual = norm.logpdf(loud, np.nanmean(loud), np.nanstd(loud))
-    ratio = np.exp((norm.logpdf(loud, expected, 0.4) - usual) / 2)
-    ratio = np.where(np.isnan(loud), 1.0, np.where(np.abs(loud - expected) > 1.0, 0.0, ratio))
+    off = np.minimum(np.abs(loud - expected), 1.0)
+    ratio = np.where(np.isnan(loud), 1.0, np.exp((norm.logpdf(off, 0, 0.4) - usual) / 2))
     silent = np.zeros((3, len(picks)))
     silent[ties.event, ties.row] = ties.share
     weighed = silent * ratio
     share = weighed / (1 - silent.sum(axis=0) + weighed.sum(axis=0))
     assert both.share == pytest.approx(share[both.event, both.row], rel=1e-7, abs=1e-12)
     maximise(where, heard, free(view), both, mixture, PRIOR)
-    weight = np.where(np.isnan(loud[both.row]), 0.0, both.share * picks.weight[both.row])
+    counts = np.abs(loud - expected)[both.event, both.row] <= 1.0
+    weight = np.where(counts, both.share * picks.weight[both.row], 0.0)
     each = 3.5 + (np.nan_to_num(loud[both.row]) + 2 - 1.08 + 1.68 * np.log10(km[both.event, both.row])) / 0.93
     assert mixture.magnitude == pytest.approx(np.bincount(both.event, weight * each) / np.bincount(both.event, weight))
     assert mixture.magnitude == pytest.approx(true, abs=0.4)

@@ -30,6 +30,7 @@ AROUND_S = (-10.0, 30.0)  # of an origin time: where its own rate of false picks
 SPLIT_S, SPLIT_KM = 5.0, 50.0  # how near a split is to the earthquake that it is a part of
 SPLIT_SHARED = 0.2  # of its channels, that both have, at most
 STILL_KM = 0.02  # an M-step that moves no origin farther has converged
+NEAR_KM = 0.5  # an M-step that moves an origin less changes its residuals by their slopes
 
 
 class Mixture(NamedTuple):
@@ -67,12 +68,41 @@ def digamma(x: float) -> float:
 @njit(cache=True)
 def tie(where: Ground, scene: Scene, free: Bool, origin: Float, reach_s: float) -> Ties:
     """All pairs of an earthquake and a free pick that arrives within ``reach_s`` of its prediction."""
+    none, no_rows = np.empty(0), np.empty(0, np.int64)
+    nothing = Ties(no_rows, no_rows, none, np.empty((0, 3)), none, none, none)
+    return tie_again(where, scene, free, origin, reach_s, nothing, np.full(origin.shape, np.inf))
+
+
+@njit(cache=True)
+def tie_again(
+    where: Ground, scene: Scene, free: Bool, origin: Float, reach_s: float, before: Ties, moved: Float
+) -> Ties:
+    """As `tie`, but of an earthquake that has ``moved`` (k, 4) less than `NEAR_KM` the pairs ``before`` are kept.
+
+    Their residuals follow the slopes of the travel times.
+    """
     n_channels = len(scene.start) - 1
-    size = 256
+    size = max(256, len(before.row) + 64)
     event, row = np.empty(size, np.int64), np.empty(size, np.int64)
     number = np.empty((size, 6))
-    n = 0
+    n, i = 0, 0
     for k in range(len(origin)):
+        first = i
+        while i < len(before.event) and before.event[i] == k:
+            i += 1
+        dx, dy, dz, dt = moved[k]
+        if max(abs(dx), abs(dy), abs(dz)) < NEAR_KM and abs(dt) < NEAR_KM:
+            while n + i - first > size:
+                size *= 2
+                event, row, number = _longer(event, size), _longer(row, size), _longer2(number, size)
+            for j in range(first, i):
+                event[n], row[n] = k, before.row[j]
+                tx, ty, tz = before.slope[j]
+                number[n, 0] = before.residual_s[j] - tx * dx - ty * dy - tz * dz - dt
+                number[n, 1], number[n, 2], number[n, 3] = tx, ty, tz
+                number[n, 4], number[n, 5] = before.spread[j], before.magnitude[j]
+                n += 1
+            continue
         for channel in range(n_channels):
             if scene.start[channel] == scene.start[channel + 1]:
                 continue
@@ -167,8 +197,8 @@ def expect(scene: Scene, free: Bool, ties: Ties, mixture: Mixture, prior: Prior)
 
 
 @njit(cache=True)
-def maximise(where: Ground, scene: Scene, free: Bool, ties: Ties, mixture: Mixture, prior: Prior) -> float:
-    """One M-step in place: counts, variances, and a Gauss-Newton step of every origin. Returns the longest in km."""
+def maximise(where: Ground, scene: Scene, free: Bool, ties: Ties, mixture: Mixture, prior: Prior) -> Float:
+    """One M-step in place: counts, variances, and a Gauss-Newton step of every origin. Returns the steps (k, 4)."""
     n_events = len(mixture.origin)
     normal, right = np.zeros((n_events, 4, 4)), np.zeros((n_events, 4))
     count, squares = np.zeros(n_events), np.zeros(n_events)
@@ -188,7 +218,7 @@ def maximise(where: Ground, scene: Scene, free: Bool, ties: Ties, mixture: Mixtu
             for q in range(4):
                 jq = ties.slope[i, q] if q < 3 else 1.0
                 normal[k, p, q] += precision * jp * jq
-    longest = 0.0
+    moved = np.empty((n_events, 4))
     for k in range(n_events):
         mixture.weight[k] = count[k]
         mixture.variance_s2[k] = (prior.strength * prior.sigma_s**2 + squares[k]) / (prior.strength + count[k])
@@ -198,15 +228,14 @@ def maximise(where: Ground, scene: Scene, free: Bool, ties: Ties, mixture: Mixtu
         right[k, 2] += stiffness * (prior.depth_km - mixture.origin[k, 2])
         for p in range(4):
             normal[k, p, p] += 0.001 * normal[k, p, p] + 1e-6
-        move = bounded_step(where, mixture.origin[k], normal[k], right[k])
-        mixture.origin[k] += move
-        longest = max(longest, abs(move[0]), abs(move[1]), abs(move[2]))
+        moved[k] = bounded_step(where, mixture.origin[k], normal[k], right[k])
+        mixture.origin[k] += moved[k]
     everything = 0.0
     for row in range(len(free)):
         if free[row]:
             everything += scene.weight[row]
     mixture.weight[n_events] = max(everything - np.sum(count), 0.0)
-    return longest
+    return moved
 
 
 def joined(mixture: Mixture, origins: Float, prior: Prior) -> Mixture:
@@ -232,11 +261,13 @@ def only(mixture: Mixture, good: Bool) -> Mixture:
 @njit(cache=True)
 def fit(where: Ground, scene: Scene, free: Bool, mixture: Mixture, prior: Prior, rounds: int) -> Ties:
     """Fit ``mixture`` in place to the free picks, from where it is, in at most ``rounds`` of EM."""
+    ties = tie(where, scene, free, mixture.origin, prior.reach_s)
     for _ in range(rounds):
-        ties = tie(where, scene, free, mixture.origin, prior.reach_s)
         expect(scene, free, ties, mixture, prior)
-        if maximise(where, scene, free, ties, mixture, prior) < STILL_KM:
+        moved = maximise(where, scene, free, ties, mixture, prior)
+        if np.all(np.abs(moved[:, :3]) < STILL_KM):
             break
+        ties = tie_again(where, scene, free, mixture.origin, prior.reach_s, ties, moved)
     ties = tie(where, scene, free, mixture.origin, prior.reach_s)
     expect(scene, free, ties, mixture, prior)
     return ties

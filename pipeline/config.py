@@ -264,7 +264,9 @@ class Associate(Section):
     )
     sigma_s: Positive = Field(0.35, description="expected standard deviation of the residuals of a near station")
     depth_km: float | None = Field(None, description="depth where nothing is known; without it, the middle of z_km")
-    depth_sigma_km: Positive = Field(10.0, description="how far a depth is from that")
+    depth_sigma_km: Positive | None = Field(
+        None, description="how far a depth is from that; without it, a quarter of z_km, and 10 at least"
+    )
     max_gap_deg: float = Field(360.0, gt=0, le=360, description="largest azimuthal gap of an event; 360: any")
     max_rms_s: Positive | None = Field(
         None, description="largest root mean square of an event's travel-time residuals; without it, any"

@@ -286,6 +286,37 @@ def test_picks_from_afar_are_in_the_event():
     assert km_away(e, (3, 4)) < 0.1
 
 
+def test_picks_after_a_long_silence_are_in_the_event():
+    """Six stations 500 km away from a hundred that are near: no search asks them, and a minute lies between."""
+    many = stations(10, 8.0)
+    xy = np.array([[500.0, 505, 510, 500, 505, 510], [0.0, 5, 10, -5, -10, -15]])
+    far = Network(np.array([f"YY.F{i}" for i in range(6)]), *xy, np.zeros(6))
+    wide = Network.concat([many, far])
+    picks, _ = together(quake((3, 4, 8, 100), wide))
+    (e,) = find(picks, region(wide))
+    assert len(e.picks) == len(picks)
+
+
+def test_depths_in_a_deep_box_are_free():
+    """0 to 300 km: without another word a shallow event is as welcome as a deep one."""
+    deep = region(z_km=(0.0, 300.0))
+    for depth_km in (5.0, 40.0, 150.0, 280.0):
+        (e,) = find(quake((3, 4, depth_km, 100)), deep)
+        assert e.z_km == pytest.approx(depth_km, abs=2)
+
+
+def test_epochs_of_a_station_at_one_place_are_one_site():
+    """Ten of each, as a StationXML has them: they take no place among the nearest sites from other stations."""
+    rng = np.random.default_rng(0)
+    events = anywhere(20, rng, 3600)
+    picks, _ = together(*(quake(event, rng=rng, error_s=0.15, missing=0.5, radius_km=60) for event in events))
+    epochs = NETWORK.take(np.repeat(np.arange(len(NETWORK)), 10))
+    later = replace(picks, site=10 * picks.site + rng.integers(0, 10, len(picks)))
+    found = find(picks)
+    assert len(found) == 20
+    assert said(find(later, region(epochs)), later) == said(found, picks)
+
+
 @pytest.mark.xfail(reason="all picks of a station in one piece get the place of its first one", strict=True)
 def test_a_station_that_moves_between_two_events():
     """By 30 km, with a minute in between: each of its picks is timed from where it was then."""
@@ -296,6 +327,15 @@ def test_a_station_that_moves_between_two_events():
     first, second = find(picks, region(both))
     assert set(first.picks) == set(np.flatnonzero(label == 0))
     assert set(second.picks) == set(np.flatnonzero(label == 1))
+
+
+def test_more_picks_can_be_asked_for_than_the_nearest_sites_have():
+    """The 32 that vote have 64 picks at most: the guess comes from them, the others with the fit."""
+    dense = stations(8, 10.0)
+    picks, _ = together(quake((3, 4, 8, 100), dense))
+    (e,) = find(picks, region(dense, min_picks=120, min_p_picks=60, min_s_picks=60))
+    assert len(e.picks) == len(picks) == 128
+    assert find(picks, region(dense, min_picks=129)) == []
 
 
 @pytest.mark.xfail(reason="only the forty nearest sites vote: no place has more votes than they have", strict=True)
@@ -446,7 +486,31 @@ def test_a_search_without_budget_says_so_and_ends(busy, monkeypatch, caplog):
     assert not caplog.records
 
 
+def of_p(seconds, rng):
+    """P of an event every ten seconds, and false S: ten of them."""
+    quakes = [quake(event, rng=rng, error_s=0.1) for event in anywhere(seconds // 10, rng, seconds)]
+    picks, _ = together(*(q.take(q.phase == "P") for q in quakes))
+    late = false(100, 0, seconds, rng)
+    return picks, together(picks, late.take(late.phase == "S").take(slice(0, 10)))[0]
+
+
+def test_picks_that_cannot_make_an_event_are_not_searched(monkeypatch):
+    """P alone, where S is asked for: a vote of each cell and time would be looked at and struck."""
+    picks, _ = of_p(600, np.random.default_rng(0))
+    monkeypatch.setattr(gamma, "search", None)
+    assert find(picks) == []
+
+
+def test_votes_that_lead_nowhere_use_up_the_budget_too(monkeypatch, caplog):
+    """P next to alone: there is hardly anything to look at, but for hundreds of thousands of cells and times."""
+    _, picks = of_p(900, np.random.default_rng(0))
+    monkeypatch.setattr(gamma, "LOOKS", 2)
+    find(picks)
+    assert f"stopped after {2 * len(picks)} looks" in caplog.text
+
+
 def test_next_to_nothing():
+    assert find(false(0, 0, 1, np.random.default_rng(0)), region(NETWORK.take(slice(0, 0)))) == []
     picks, _ = together(quake((3, 4, 8, 100)))
     assert find(picks.take(slice(0, 0))) == []
     assert find(picks.take(slice(0, 1))) == []

@@ -186,7 +186,7 @@ def test_responsibilities_are_those_of_bishop():
 def test_amplitudes_take_part_in_the_responsibilities():
     """log10 of the amplitude is normal about that of the magnitude and distance (Picozzi et al. 2018), and at large
     about what is usual; P and S count half, for they are no two measurements. What is off by more than 1 is a wrong
-    gain, counts as 1, and has no part in the magnitude.
+    gain, counts as 1, never for the earthquake, and has no part in the magnitude.
     """
     picks, label, mixture = mixed()
     rng, true = np.random.default_rng(9), np.array([1.5, 2.5, 3.0])
@@ -194,6 +194,7 @@ def test_amplitudes_take_part_in_the_responsibilities():
     expected = 1.08 - 2 + 0.93 * (true[:, None] - 3.5) - 1.68 * np.log10(km)  # cm/s to m/s
     loud = np.where(label >= 0, expected[label, np.arange(len(picks))], -6) + rng.normal(0, 0.4, len(picks))
     loud[rng.random(len(picks)) < 0.2] = np.nan
+    loud[rng.random(len(picks)) < 0.1] = -12.0
     where, view = seen(picks)
     _, heard = seen(replace(picks, log_amplitude=loud))
     ties = tie(where, view, free(view), mixture.origin, PRIOR.reach_s)
@@ -206,6 +207,8 @@ def test_amplitudes_take_part_in_the_responsibilities():
     usual = norm.logpdf(loud, np.nanmean(loud), np.nanstd(loud))
     off = np.minimum(np.abs(loud - expected), 1.0)
     ratio = np.where(np.isnan(loud), 1.0, np.exp((norm.logpdf(off, 0, 0.4) - usual) / 2))
+    assert (ratio[:, loud == -12] > 2).all()  # so little is likely anywhere
+    ratio = np.where(np.abs(loud - expected) > 1.0, np.minimum(ratio, 1.0), ratio)
     silent = np.zeros((3, len(picks)))
     silent[ties.event, ties.row] = ties.share
     weighed = silent * ratio

@@ -23,8 +23,9 @@ from pipeline.config import Associate
 from pipeline.models.associators.kernels.clusters import lonely
 from pipeline.models.associators.kernels.mixture import Mixture, Ties, belonging, fit, joined, judge, only, splits
 from pipeline.models.associators.kernels.origin import Prior
-from pipeline.models.associators.kernels.scene import Ground, Scene, channel_rate, ground, scene
+from pipeline.models.associators.kernels.scene import Ground, Scene, channel_rate, ground, longest_s, scene
 from pipeline.models.associators.kernels.search import Needs, search
+from pipeline.models.associators.kernels.search import enough as could_be
 from pipeline.models.associators.kernels.votes import Ballot, Grid, cast, grid
 from pipeline.models.associators.observed import ALL_TIMES, Earthquake, Network, Observed, Piece, Region
 from pipeline.models.associators.rules import enough
@@ -42,9 +43,9 @@ PIECE_REACHES = 20  # and in travel times across the grid: what is solved twice 
 SEAM_S = 1.0  # an origin this far outside its piece is given too: its neighbour may see it on its own side
 FLOORS = (20.0, 14.0, 10.0)  # evidence that a first guess must have, round by round: the clearest first
 NEAR = (16, 32, 32)  # nearest sites that vote for a cell, round by round: those that hear most earthquakes first
-SOFT = 0.7  # after the first round a guess needs this share of an event's picks: the fit gives it the others
+SOFT = 0.7  # after the first round a guess needs this share of an event's picks, or of the votes that there can be
 CROWD = 0.5  # of the votes expected by chance, which a guess must have beyond what it needs
-LOOKS = 50  # that the search may take for each pick of a piece
+LOOKS = 50  # that the search may take for each pick of a piece, many glances counted as one
 STRENGTH = 20.0  # picks that the expected spread of the residuals counts for, beside those of the event
 CONCENTRATION = 1.0  # of the Dirichlet prior
 SIGMA_LOG_AMPLITUDE = 0.4  # what site and radiation make of an amplitude
@@ -57,6 +58,7 @@ class Given(NamedTuple):
     where: Ground
     boxes: tuple[Grid, ...]  # for each round
     reach_s: float  # the longest travel time to a site that votes
+    bridge_s: float  # to any site
     full: Needs  # of an event
     soft: Needs  # of a guess
     prior: Prior
@@ -69,6 +71,7 @@ def given(region: Region) -> Given:
     made = {n: grid(where, np.array([cell_km, cell_km, LAYER_KM]), n, TOLERANCE_S) for n in sorted(set(NEAR))}
     boxes = tuple(made[n] for n in NEAR)
     reach_s = max(float((box.travel_s + box.pad_s).max()) for box in boxes)
+    bridge_s = max(longest_s(where), reach_s)
     full = Needs(
         settings.min_picks,
         settings.min_p_picks,
@@ -78,25 +81,26 @@ def given(region: Region) -> Given:
         settings.min_evidence,
     )
     soft = Needs(
-        max(int(SOFT * full.picks), min(full.picks, 5)),
-        int(SOFT * full.p_picks),
-        int(SOFT * full.s_picks),
+        max(int(SOFT * min(full.picks, 2 * NEAR[-1])), min(full.picks, 5)),
+        int(SOFT * min(full.p_picks, NEAR[-1])),
+        int(SOFT * min(full.s_picks, NEAR[-1])),
         min(full.stations, 3),
         0,
         FLOORS[-1],
     )
     depth_km = settings.depth_km if settings.depth_km is not None else sum(settings.z_km) / 2
+    depth_sigma_km = settings.depth_sigma_km or max(10.0, float(np.ptp(settings.z_km)) / 4)
     prior = Prior(
         sigma_s=settings.sigma_s,
         strength=STRENGTH,
         concentration=CONCENTRATION,
         depth_km=depth_km,
-        depth_sigma_km=settings.depth_sigma_km,
+        depth_sigma_km=depth_sigma_km,
         reach_s=settings.max_sigma11_s,
         sigma_log_amplitude=SIGMA_LOG_AMPLITUDE,
         reach_log_amplitude=settings.max_sigma22,
     )
-    return Given(where, boxes, reach_s, full, soft, prior)
+    return Given(where, boxes, reach_s, bridge_s, full, soft, prior)
 
 
 def _cell_km(network: Network, settings: Associate) -> float:
@@ -115,8 +119,11 @@ def pieces(observed: Observed, region: Region) -> list[Piece]:
 
     A cut piece has the picks of its neighbours that its own events, or those that compete with them, may have.
     """
-    reach_ns = int(given(region).reach_s * NS)
-    length_ns = max(PIECE_S, 600 * round(PIECE_REACHES * reach_ns / NS / 600)) * NS
+    if len(observed) < region.settings.min_picks:
+        return []
+    made = given(region)
+    reach_ns = int(made.bridge_s * NS)
+    length_ns = max(PIECE_S, 600 * round(PIECE_REACHES * made.reach_s / 600)) * NS
     edges = np.flatnonzero(np.diff(observed.time_ns) > reach_ns) + 1
     found = []
     for first, stop in pairwise([0, *edges.tolist(), len(observed)]):
@@ -201,7 +208,7 @@ def _guesses(view: Scene, made: Given, box: Grid, free: Bool, needs: Needs, budg
     least = int(needs.picks + max(chance - 1, 0))
     found = [np.empty((0, 4))]
     for part in np.split(rows, np.flatnonzero(np.diff(view.time_s[rows]) > made.reach_s) + 1):
-        if len(part) < needs.picks:
+        if not could_be(view, part[np.argsort(view.channel[part], kind="stable")], needs):
             continue
         mine = np.zeros(len(free), bool)
         mine[part] = True

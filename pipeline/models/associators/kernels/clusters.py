@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from pipeline.models.associators.kernels.compiled import compiled
 from pipeline.records import Bool, Float
 
 
-@njit(cache=True)
+@compiled
 def lonely(axes_s: Float, weight: Float, eps_s: float, min_samples: float) -> Bool:
     """Which points (n,) have no core point within ``eps_s``; itself is one if weights of ``min_samples`` are as near.
 
@@ -36,7 +36,7 @@ def lonely(axes_s: Float, weight: Float, eps_s: float, min_samples: float) -> Bo
     return alone
 
 
-@njit(cache=True)
+@compiled
 def _within(axes_s: Float, i: int, j: int, eps_s: float) -> bool:
     away = axes_s[i] - axes_s[j]
     near: bool = np.sum(away * away) <= eps_s * eps_s

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from pipeline.models.associators.kernels.compiled import compiled
 from pipeline.models.associators.kernels.scene import Ground, Scene
 from pipeline.records import Float, Int
 
@@ -12,7 +12,7 @@ SEEN = 0.6  # share of the channels within an earthquake's reach that have a pic
 LOOK_S = 3.0  # a pick within this long is counted as a hit
 
 
-@njit(cache=True)
+@compiled
 def evidence(
     where: Ground, scene: Scene, rows: Int, residual_s: Float, sigma_s: Float, origin: Float, noise_hz: float
 ) -> float:

@@ -17,9 +17,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
 from pipeline.maths.amplitude import BY_MAGNITUDE, magnitude
+from pipeline.models.associators.kernels.compiled import compiled
 from pipeline.models.associators.kernels.evidence import evidence
 from pipeline.models.associators.kernels.origin import Prior, bounded_step
 from pipeline.models.associators.kernels.scene import Ground, Scene, arrival, first_after, hypocentral_km, spread
@@ -30,7 +30,7 @@ AROUND_S = (-10.0, 30.0)  # of an origin time: where its own rate of false picks
 SPLIT_S, SPLIT_KM = 5.0, 50.0  # how near a split is to the earthquake that it is a part of
 SPLIT_SHARED = 0.2  # of its channels, that both have, at most
 STILL_KM = 0.02  # an M-step that moves no origin farther has converged
-NEAR_KM = 0.5  # an M-step that moves an origin less changes its residuals by their slopes
+NEAR_KM, NEAR_S = 0.5, 0.5  # an M-step that moves an origin less changes its residuals by their slopes
 
 
 class Mixture(NamedTuple):
@@ -54,7 +54,7 @@ class Ties(NamedTuple):
     magnitude: Float  # that the pick's amplitude speaks for at its distance; NaN: not known
 
 
-@njit(cache=True)
+@compiled
 def digamma(x: float) -> float:
     """The logarithmic derivative of the gamma function, for x > 0 (Abramowitz and Stegun 6.3.5, 6.3.18)."""
     below = 0.0
@@ -65,7 +65,7 @@ def digamma(x: float) -> float:
     return float(np.log(x) - 0.5 / x - f * (1 / 12 - f * (1 / 120 - f * (1 / 252 - f / 240))) - below)
 
 
-@njit(cache=True)
+@compiled
 def tie(where: Ground, scene: Scene, free: Bool, origin: Float, reach_s: float) -> Ties:
     """All pairs of an earthquake and a free pick that arrives within ``reach_s`` of its prediction."""
     none, no_rows = np.empty(0), np.empty(0, np.int64)
@@ -73,13 +73,12 @@ def tie(where: Ground, scene: Scene, free: Bool, origin: Float, reach_s: float) 
     return tie_again(where, scene, free, origin, reach_s, nothing, np.full(origin.shape, np.inf))
 
 
-@njit(cache=True)
+@compiled
 def tie_again(
     where: Ground, scene: Scene, free: Bool, origin: Float, reach_s: float, before: Ties, moved: Float
 ) -> Ties:
-    """As `tie`, but of an earthquake that has ``moved`` (k, 4) less than `NEAR_KM` the pairs ``before`` are kept.
-
-    Their residuals follow the slopes of the travel times.
+    """As `tie`, but of an earthquake that has ``moved`` (k, 4) less than `NEAR_KM` and `NEAR_S` the pairs ``before``
+    are kept: their residuals follow the slopes of the travel times.
     """
     n_channels = len(scene.start) - 1
     size = max(256, len(before.row) + 64)
@@ -91,7 +90,7 @@ def tie_again(
         while i < len(before.event) and before.event[i] == k:
             i += 1
         dx, dy, dz, dt = moved[k]
-        if max(abs(dx), abs(dy), abs(dz)) < NEAR_KM and abs(dt) < NEAR_KM:
+        if max(abs(dx), abs(dy), abs(dz)) < NEAR_KM and abs(dt) < NEAR_S:
             while n + i - first > size:
                 size *= 2
                 event, row, number = _longer(event, size), _longer(row, size), _longer2(number, size)
@@ -128,33 +127,34 @@ def tie_again(
     return Ties(event[:n], row[:n], residual_s, slope, wider, np.zeros(n), loud.copy())
 
 
-@njit(cache=True)
+@compiled
 def _longer(values: Int, size: int) -> Int:
     out = np.empty(size, values.dtype)
     out[: len(values)] = values
     return out
 
 
-@njit(cache=True)
+@compiled
 def _longer2(values: Float, size: int) -> Float:
     out = np.empty((size, values.shape[1]))
     out[: len(values)] = values
     return out
 
 
-@njit(cache=True)
+@compiled
 def wrong_gain(ties: Ties, mixture: Mixture, prior: Prior, i: int) -> bool:
     """Whether the amplitude of a tie is farther off than the prior's reach."""
     off = abs(ties.magnitude[i] - mixture.magnitude[ties.event[i]]) * BY_MAGNITUDE
     return bool(off > prior.reach_log_amplitude)
 
 
-@njit(cache=True)
+@compiled
 def fitting(scene: Scene, ties: Ties, mixture: Mixture, prior: Prior, i: int) -> float:
     """Log of how much likelier the amplitude of a tie is from its earthquake than from the piece at large.
 
     Half of it: P and S of one station often come with one and the same amplitude. 0 where one is not known. What is
-    farther off than the prior's reach is a wrong gain, and counts as if it were just there: its time may be right.
+    farther off than the prior's reach is a wrong gain, and counts as if it were just there: its time may be right. But
+    however unusual it is, that does not speak for the earthquake.
     """
     deviation = ties.magnitude[i] - mixture.magnitude[ties.event[i]]
     if not np.isfinite(deviation):
@@ -162,10 +162,11 @@ def fitting(scene: Scene, ties: Ties, mixture: Mixture, prior: Prior, i: int) ->
     off = min(abs(deviation) * BY_MAGNITUDE, prior.reach_log_amplitude)
     mine = -0.5 * (off / prior.sigma_log_amplitude) ** 2 - np.log(prior.sigma_log_amplitude)
     usual = (scene.log_amplitude[ties.row[i]] - scene.usual[0]) / scene.usual[1]
-    return float(0.5 * (mine + 0.5 * usual**2 + np.log(scene.usual[1])))
+    found = float(0.5 * (mine + 0.5 * usual**2 + np.log(scene.usual[1])))
+    return min(found, 0.0) if wrong_gain(ties, mixture, prior, i) else found
 
 
-@njit(cache=True)
+@compiled
 def expect(scene: Scene, free: Bool, ties: Ties, mixture: Mixture, prior: Prior) -> float:
     """Set the responsibilities of ``ties``; returns the sum over picks of the weighted log density."""
     n_events = len(mixture.origin)
@@ -196,7 +197,7 @@ def expect(scene: Scene, free: Bool, ties: Ties, mixture: Mixture, prior: Prior)
     return likelihood
 
 
-@njit(cache=True)
+@compiled
 def maximise(where: Ground, scene: Scene, free: Bool, ties: Ties, mixture: Mixture, prior: Prior) -> Float:
     """One M-step in place: counts, variances, and a Gauss-Newton step of every origin. Returns the steps (k, 4)."""
     n_events = len(mixture.origin)
@@ -258,7 +259,7 @@ def only(mixture: Mixture, good: Bool) -> Mixture:
     return Mixture(mixture.origin[good], mixture.variance_s2[good], count, mixture.magnitude[good])
 
 
-@njit(cache=True)
+@compiled
 def fit(where: Ground, scene: Scene, free: Bool, mixture: Mixture, prior: Prior, rounds: int) -> Ties:
     """Fit ``mixture`` in place to the free picks, from where it is, in at most ``rounds`` of EM."""
     ties = tie(where, scene, free, mixture.origin, prior.reach_s)
@@ -273,7 +274,7 @@ def fit(where: Ground, scene: Scene, free: Bool, mixture: Mixture, prior: Prior,
     return ties
 
 
-@njit(cache=True)
+@compiled
 def belonging(scene: Scene, ties: Ties, n_picks: int) -> Int:
     """The tie (n_picks,) by which each pick is in an earthquake, -1 for noise.
 
@@ -304,7 +305,7 @@ def belonging(scene: Scene, ties: Ties, n_picks: int) -> Int:
     return mine
 
 
-@njit(cache=True)
+@compiled
 def judge(
     where: Ground, scene: Scene, mixture: Mixture, ties: Ties, mine: Int, needs: Needs, noise_hz: float
 ) -> tuple[Bool, Float]:
@@ -336,7 +337,7 @@ def judge(
     return good, log_odds
 
 
-@njit(cache=True)
+@compiled
 def splits(scene: Scene, mixture: Mixture, ties: Ties, mine: Int) -> Bool:
     """Which earthquakes (k,) are made of picks that a larger one near it in time and place has left over.
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from pipeline.models.associators.kernels.compiled import compiled
 from pipeline.models.associators.kernels.evidence import SEEN
 from pipeline.models.associators.kernels.scene import Ground, Scene, arrival, first_after, spread
 from pipeline.models.associators.kernels.votes import Ballot, Grid
@@ -32,7 +32,7 @@ class Prior(NamedTuple):
     reach_log_amplitude: float  # an amplitude that is off by more is wrong
 
 
-@njit(cache=True)
+@compiled
 def voters(where: Ground, scene: Scene, free: Bool, box: Grid, ballot: Ballot, g: int, b: int) -> Int:
     """The free picks (n,) that voted for cell ``g`` and bin ``b``."""
     out = np.empty(len(scene.time_s), np.int64)
@@ -54,7 +54,7 @@ def voters(where: Ground, scene: Scene, free: Bool, box: Grid, ballot: Ballot, g
     return out[:n]
 
 
-@njit(cache=True)
+@compiled
 def begin(where: Ground, scene: Scene, rows: Int, box: Grid, ballot: Ballot, g: int, b: int) -> Float:
     """x, y, z (km) and t (s): the part of cell ``g`` and the time around bin ``b`` where most of ``rows`` agree."""
     n = len(rows)
@@ -85,7 +85,7 @@ def begin(where: Ground, scene: Scene, rows: Int, box: Grid, ballot: Ballot, g: 
     return found
 
 
-@njit(cache=True)
+@compiled
 def bounded_step(where: Ground, origin: Float, normal: Float, right: Float) -> Float:
     """The step (4,) that solves the normal equations; a coordinate that would leave the region stops at its bound.
 
@@ -113,7 +113,7 @@ def bounded_step(where: Ground, origin: Float, normal: Float, right: Float) -> F
     return step
 
 
-@njit(cache=True)
+@compiled
 def locate(
     where: Ground, scene: Scene, rows: Int, origin: Float, sigma_s: float, noise_hz: float, prior: Prior
 ) -> Float:
@@ -146,7 +146,7 @@ def locate(
     return origin
 
 
-@njit(cache=True)
+@compiled
 def members(
     where: Ground, scene: Scene, free: Bool, origin: Float, noise_hz: float, prior: Prior
 ) -> tuple[Int, Float, Float]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
 from pipeline.maths.traveltime import travel_time
-from pipeline.models.associators.observed import Observed, Region
+from pipeline.models.associators.kernels.compiled import compiled
+from pipeline.models.associators.observed import Network, Observed, Region
 from pipeline.records import NS, Float, Int
 
 LEAST_STD = 0.3  # of log10 amplitudes of a piece: less is chance
@@ -17,6 +17,7 @@ LEAST_STD = 0.3  # of log10 amplitudes of a piece: less is chance
 class Ground(NamedTuple):
     """Sites, travel times and bounds: the same for all pieces of a run."""
 
+    row: Int  # (rows of the network,) the site of each: epochs of a station at one place are one site
     site_km: Float  # (sites, 3) x, y, z
     level: Int  # (sites,) of the travel times
     sensor: Int  # (sites,) number of the station that a site is an epoch of
@@ -44,10 +45,12 @@ class Scene(NamedTuple):
 
 
 def ground(region: Region) -> Ground:
-    network, times, settings = region.network, region.travel_times, region.settings
+    times, settings = region.travel_times, region.settings
+    network, row = _sites(region.network)
     _, sensor = np.unique(network.station, return_inverse=True)
     bounds = np.array([settings.x_km, settings.y_km, settings.z_km], np.float64)
     return Ground(
+        row=row,
         site_km=np.column_stack([network.x_km, network.y_km, network.z_km]),
         level=times.level(network.z_km),
         sensor=sensor.astype(np.int64),
@@ -60,10 +63,22 @@ def ground(region: Region) -> Ground:
     )
 
 
+def _sites(network: Network) -> tuple[Network, Int]:
+    """The places of the stations, in the order of ``network``, and for each of its rows (n,) which of them it is."""
+    rows = zip(
+        network.station.tolist(), network.x_km.tolist(), network.y_km.tolist(), network.z_km.tolist(), strict=True
+    )
+    site: dict[tuple[str, float, float, float], int] = {}
+    row = np.array([site.setdefault(place, len(site)) for place in rows], np.int64)
+    _, first = np.unique(row, return_index=True)
+    return network.take(first), row
+
+
 def scene(picks: Observed, where: Ground, zero_ns: int, silence_s: float) -> Scene:
     """``picks`` in canonical order; times count from ``zero_ns``. ``silence_s`` is known to surround them."""
     phase = (picks.phase == "S").astype(np.int64)
-    channel = 2 * where.sensor[picks.site] + phase
+    site = where.row[picks.site]
+    channel = 2 * where.sensor[site] + phase
     rows = np.argsort(channel, kind="stable")
     n_channels = 2 * (int(where.sensor.max()) + 1)
     start = np.searchsorted(channel[rows], np.arange(n_channels + 1)).astype(np.int64)
@@ -71,7 +86,7 @@ def scene(picks: Observed, where: Ground, zero_ns: int, silence_s: float) -> Sce
     duration_s = float(time_s[-1] - time_s[0]) + 2 * silence_s
     return Scene(
         time_s,
-        picks.site,
+        site,
         phase,
         channel,
         picks.weight,
@@ -88,13 +103,13 @@ def _usual(log_amplitude: Float) -> Float:
     return np.array([known.mean(), max(known.std(), LEAST_STD)]) if len(known) else np.array([0.0, 1.0])
 
 
-@njit(cache=True)
+@compiled
 def channel_rate(scene: Scene, n_picks: float) -> float:
     """Picks a second and channel, if ``n_picks`` were spread evenly over the piece and all channels."""
     return min(max(n_picks / scene.duration_s / (len(scene.start) - 1), 1e-5), 0.1)
 
 
-@njit(cache=True)
+@compiled
 def arrival(where: Ground, site: int, phase: int, x: float, y: float, z: float) -> tuple[float, float, float, float]:
     """Travel time (s) from (x, y, z) km to a site, and its derivatives by x, y and z (s/km)."""
     dx, dy = x - where.site_km[site, 0], y - where.site_km[site, 1]
@@ -113,13 +128,26 @@ def arrival(where: Ground, site: int, phase: int, x: float, y: float, z: float) 
     return t, by_r * dx / r, by_r * dy / r, by_z
 
 
-@njit(cache=True)
+@compiled
+def longest_s(where: Ground) -> float:
+    """The longest travel time from anywhere within the bounds to a site: from a corner, by S."""
+    longest = 0.0
+    for site in range(len(where.site_km)):
+        for part in range(8):
+            x = where.lower_km[0] if part % 2 == 0 else where.upper_km[0]
+            y = where.lower_km[1] if part // 2 % 2 == 0 else where.upper_km[1]
+            z = where.lower_km[2] if part // 4 == 0 else where.upper_km[2]
+            longest = max(longest, arrival(where, site, 1, x, y, z)[0])
+    return longest
+
+
+@compiled
 def hypocentral_km(where: Ground, site: int, origin: Float) -> float:
     away = where.site_km[site] - origin[:3]
     return float(np.sqrt(np.sum(away * away)))
 
 
-@njit(cache=True)
+@compiled
 def first_after(scene: Scene, channel: int, time_s: float) -> int:
     """Where in ``scene.rows`` the picks of a channel at or after a time begin."""
     lo, hi = int(scene.start[channel]), int(scene.start[channel + 1])
@@ -135,7 +163,7 @@ def first_after(scene: Scene, channel: int, time_s: float) -> int:
 LONG_S = 40.0  # of travel time: there the variance of the residuals has doubled
 
 
-@njit(cache=True)
+@compiled
 def spread(travel_s: float) -> float:
     """How much larger the variance of a residual is than that of a near station.
 

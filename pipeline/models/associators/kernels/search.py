@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from pipeline.models.associators.kernels.compiled import compiled
 from pipeline.models.associators.kernels.evidence import evidence
 from pipeline.models.associators.kernels.origin import Prior, begin, locate, members, voters
 from pipeline.models.associators.kernels.scene import Ground, Scene
@@ -26,7 +26,7 @@ class Needs(NamedTuple):
     evidence: float  # see `evidence`
 
 
-@njit(cache=True)
+@compiled
 def enough(scene: Scene, rows: Int, needs: Needs) -> bool:
     """Whether ``rows``, ascending by channel, are picks enough."""
     n_p, stations, pairs, last, last_row = 0, 0, 0, -1, -1
@@ -49,9 +49,11 @@ def enough(scene: Scene, rows: Int, needs: Needs) -> bool:
 
 
 AGAIN = 4  # looks at one set of picks, each from another cell
+GLANCES = 20  # at votes that cannot make an event, or were looked at before, take as long as one look
+SPARE = 10  # so many for each cell are not counted
 
 
-@njit(cache=True)
+@compiled
 def remember(looked: NDArray[np.uint64], rows: Int) -> bool:
     """Whether this set of picks is new; it is not from now on. Forgets what a full table has no room for."""
     code = np.uint64(0)
@@ -69,7 +71,7 @@ def remember(looked: NDArray[np.uint64], rows: Int) -> bool:
     return True
 
 
-@njit(cache=True)
+@compiled
 def search(
     where: Ground,
     scene: Scene,
@@ -86,20 +88,21 @@ def search(
 
     ``free`` (n,) becomes False for the picks that they claim. A look takes the cell and time with most votes: it
     gives an event, or is struck from the ballot. The search ends when fewer than ``least`` votes agree anywhere.
+    Where the votes are too few of a kind, or looked at before, it is a glance: many of these count as a look.
     """
     origins = np.empty((len(free) // max(needs.picks, 1) + 1, 4))
-    n = 0
+    n, glances = 0, 0
     looked = np.zeros(1 << 16, np.uint64)
     while budget > 0:
         g, b, most = best(ballot)
         if most < least:
             break
         rows = voters(where, scene, free, box, ballot, g, b)
-        if not enough(scene, rows, needs):
+        if not enough(scene, rows, needs) or not remember(looked, rows):
             strike(ballot, g, b, 0)
-            continue
-        if not remember(looked, rows):
-            strike(ballot, g, b, 0)
+            glances += 1
+            if glances > SPARE * len(box.centre_km) and glances % GLANCES == 0:
+                budget -= 1
             continue
         budget -= 1
         origin = begin(where, scene, rows, box, ballot, g, b)

@@ -11,9 +11,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from pipeline.models.associators.kernels.compiled import compiled
 from pipeline.models.associators.kernels.scene import Ground, Scene, arrival
 from pipeline.records import Bool, Float, Int
 
@@ -45,7 +45,7 @@ def grid(where: Ground, cell_km: Float, n_near: int, tolerance_s: float) -> Grid
     return Grid(centre_km, half_km, site, travel_s, pad_s, start, seen_by)
 
 
-@njit(cache=True)
+@compiled
 def _near(where: Ground, centre_km: Float, half_km: Float, n_near: int, tolerance_s: float) -> tuple[Int, Float, Float]:
     n = len(centre_km)
     sites = np.empty((n, n_near), np.int64)
@@ -76,7 +76,7 @@ class Ballot(NamedTuple):
     bin_s: float
 
 
-@njit(cache=True)
+@compiled
 def _bins(box: Grid, ballot: Ballot, scene: Scene, row: int, g: int, m: int) -> tuple[int, int]:
     """First and last bin of a pick's vote in a cell; may lie outside the ballot."""
     phase = scene.phase[row]
@@ -85,7 +85,7 @@ def _bins(box: Grid, ballot: Ballot, scene: Scene, row: int, g: int, m: int) -> 
     return int(np.floor((t - pad) / ballot.bin_s)), int(np.floor((t + pad) / ballot.bin_s))
 
 
-@njit(cache=True)
+@compiled
 def cast(box: Grid, ballot: Ballot, scene: Scene, free: Bool) -> None:
     """Count the votes of all free picks."""
     n_bins = len(ballot.top)
@@ -107,7 +107,7 @@ def cast(box: Grid, ballot: Ballot, scene: Scene, free: Bool) -> None:
             last = row
 
 
-@njit(cache=True)
+@compiled
 def withdraw(box: Grid, ballot: Ballot, scene: Scene, free: Bool, row: int) -> None:
     """Take back the vote of a pick that is claimed now (``free`` no more)."""
     n_bins = len(ballot.top)
@@ -135,7 +135,7 @@ def withdraw(box: Grid, ballot: Ballot, scene: Scene, free: Bool, row: int) -> N
             ballot.top[b] = -1
 
 
-@njit(cache=True)
+@compiled
 def best(ballot: Ballot) -> tuple[int, int, int]:
     """The cell and bin with most votes (the first of equals by bin, then cell), and how many."""
     n_bins, n_cells = ballot.votes.shape
@@ -154,7 +154,7 @@ def best(ballot: Ballot) -> tuple[int, int, int]:
     return -1, bin_, most
 
 
-@njit(cache=True)
+@compiled
 def strike(ballot: Ballot, g: int, b: int, around: int) -> None:
     """Forget the votes of cell ``g`` in bin ``b`` and in those up to ``around`` from it: they lead to no event."""
     for c in range(max(b - around, 0), min(b + around + 1, len(ballot.top))):

@@ -1,6 +1,7 @@
 """Configuration: what is accepted, what is refused, and how the refusal reads."""
 
 import tomllib
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -214,6 +215,67 @@ def test_a_missing_file_says_so(tmp_path):
         configs.load(tmp_path / "none.toml")
 
 
-@pytest.mark.parametrize("path", sorted((Path(__file__).parents[1] / "configs").glob("*.toml")), ids=lambda p: p.name)
+SHIPPED = Path(__file__).parents[1] / "configs"
+SITES = {SHIPPED / "leonardo.toml"}
+
+
+@pytest.mark.parametrize("path", sorted(set(SHIPPED.glob("*.toml")) - SITES), ids=lambda p: p.name)
 def test_the_shipped_configurations_are_valid(path):
     assert configs.load(path).run.name
+
+
+@pytest.mark.parametrize("site", sorted(SITES), ids=lambda p: p.name)
+def test_a_shipped_site_goes_with_any_configuration(path, site):
+    config = configs.load(path, site=site)
+    assert config.slurm.env.is_file()
+    assert config.slurm.account
+    assert config.digest == configs.load(path).digest
+
+
+def test_a_site_goes_before_the_configuration_and_set_before_both(path, tmp_path):
+    path.write_text(GOOD + "[slurm]\nqos = 'mine'\nmax_tasks = 3\n[slurm.after]\nranks = 2\nmem = '1G'\n")
+    (tmp_path / "site").mkdir()
+    site = tmp_path / "site" / "s.toml"
+    site.write_text("[slurm]\nmax_tasks = 9\nenv = 'e.sh'\n[slurm.after]\nmem = '2G'\n[compute]\nscratch = 'fast'\n")
+    config = configs.load(path, ["slurm.account=a"], site)
+    assert (config.slurm.account, config.slurm.qos, config.slurm.max_tasks) == ("a", "mine", 9)
+    assert (config.slurm.after.ranks, config.slurm.after.mem) == (2, "2G")
+    assert (config.slurm.env, config.compute.scratch) == (site.parent / "e.sh", site.parent / "fast")
+    assert configs.load(path, ["slurm.max_tasks=5"], site).slurm.max_tasks == 5
+    path.write_text(configs.dumps(config))
+    assert configs.load(path) == config
+
+
+def test_a_site_changes_no_result(path, tmp_path):
+    (tmp_path / "s.toml").write_text("[pick]\nthreshold_p = 0.9\n")
+    with pytest.raises(ConfigError, match=r"s\.toml: pick: unknown key .*known keys: "):
+        configs.load(path, site=tmp_path / "s.toml")
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90", 5400), ("10:30", 630), ("04:00:00", 14400), ("2-00:00:00", 172800), ("1-12", 129600)]
+)
+def test_times_are_those_of_slurm(path, text, seconds):
+    for given in (f"'{text}'", text):
+        assert configs.load(path, [f"slurm.time_limit={given}"]).slurm.time_limit_s == seconds
+
+
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        ("slurm.time_limit='soon'", "slurm.time_limit"),
+        ("slurm.time_limit='00:01:00'", "not more than signal_s 120"),
+        ("slurm.partition='a; rm'", "slurm.partition"),
+        ("slurm.extra=['-J x']", "slurm.extra"),
+    ],
+)
+def test_wrong_words_to_slurm_are_refused(path, override, named):
+    with pytest.raises(ConfigError, match=named):
+        configs.load(path, [override])
+
+
+def test_one_day_alone(path):
+    config = configs.load(path).of_day(date(2024, 2, 29))
+    assert (config.run.name, config.run.span_ns) == ("t-2024-02-29", (1_709_164_800 * 10**9, 1_709_251_200 * 10**9))
+    path.write_text(configs.dumps(config))
+    assert configs.load(path) == config

@@ -1,50 +1,24 @@
-"""The configuration of a run: TOML in, frozen models, the filled-in TOML and its digest out.
-
-Everything that can change the catalogue is in the digest. The section ``[compute]`` (device, threads,
-tolerated failures) is not: it says how the work is done, and a run may be resumed with another.
-Paths in a file are relative to that file.
-"""
+"""The sections that can change a catalogue, one for each stage."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import tomllib
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-    model_validator,
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+
+from pipeline.config.base import (
+    Degrees,
+    InputPath,
+    NotNegative,
+    NotNegativeInt,
+    Positive,
+    Probability,
+    Section,
+    resolve,
 )
-
-from pipeline.errors import ConfigError
-
-Degrees = Annotated[float, Field(ge=-180, le=360)]
-Probability = Annotated[float, Field(gt=0, lt=1)]
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
-NotNegativeInt = Annotated[int, Field(ge=0)]
-
-
-def _resolve(value: Any, info: ValidationInfo) -> Any:
-    base = (info.context or {}).get("base")
-    return value if base is None or not isinstance(value, str) else Path(base, value).expanduser().resolve()
-
-
-InputPath = Annotated[Path, BeforeValidator(_resolve)]
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, allow_inf_nan=False)
 
 
 class Run(Section):
@@ -138,7 +112,7 @@ def _weight(value: Any, info: ValidationInfo) -> Any:
         raise ValueError("name the weights, as `orcolat weights list` shows them")
     if not isinstance(value, str) or not value.startswith("file:"):
         return value
-    return f"file:{_resolve(value.removeprefix('file:'), info)}"
+    return f"file:{resolve(value.removeprefix('file:'), info)}"
 
 
 Weight = Annotated[str, BeforeValidator(_weight)]
@@ -329,192 +303,3 @@ class Compare(Section):
 class Report(Section):
     title: str = ""
     max_rows: int = Field(500, ge=1, description="rows of each list shown in the page; the files hold all")
-
-
-def _auto_or_number(value: Any) -> Any:
-    """One message where a union would give one for each of its members; true is no number."""
-    if value != "auto" and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
-        raise ValueError("'auto' or an integer >= 0")
-    return value
-
-
-def _workers(value: Any, info: ValidationInfo) -> Any:
-    """A number of processes, the address of a scheduler, or the path of a scheduler file."""
-    number = int(value) if isinstance(value, str) and value.isdecimal() else value
-    if type(number) not in (int, str) or number == "" or (isinstance(number, int) and not 0 <= number <= 1024):
-        raise ValueError("a number of processes (0 to 1024), tcp://HOST:PORT of a scheduler, or a scheduler file")
-    return number if str(number).startswith(("tcp://", "tls://")) else _resolve(number, info)
-
-
-class Compute(Section):
-    """How the work is done; not part of the digest."""
-
-    device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$")
-    threads: int = Field(1, ge=1, le=256, description="threads of each rank")
-    engine: Literal["auto", "kernels", "seisbench"] = Field(
-        "auto",
-        description="our own kernels for the networks that they know, or SeisBench's code for all; auto: the kernels "
-        "where they can be built",
-    )
-    max_failed: int = Field(100, ge=0, description="more failed shards than this stop the run")
-    scorers: Annotated[Literal["auto"] | int, BeforeValidator(_auto_or_number)] = Field(
-        "auto",
-        description="ranks of a node that score for the others, which read: half of its ranks at most; auto: one a "
-        "GPU, on CPUs none",
-    )
-    scratch: InputPath | None = Field(
-        None,
-        description="node-local folder through which waveforms go to the scorers; without it, $ORCOLAT_SCRATCH, "
-        "$TMPDIR or /dev/shm",
-    )
-    answer_timeout_s: Positive = Field(600.0, description="a reader without an answer for this long ends the run")
-    dask: Annotated[int | str | Path, BeforeValidator(_workers)] = Field(
-        0,
-        description="associate on Dask workers: so many processes of this machine, those of a scheduler "
-        "(tcp://HOST:PORT), or of a scheduler file; 0: in this process, or on its MPI ranks",
-    )
-
-
-class Config(Section):
-    run: Run
-    archive: Archive = Archive()
-    stations: StationList
-    pick: Pick = Pick()
-    associate: Associate
-    compare: Compare = Compare()
-    report: Report = Report()
-    compute: Compute = Compute()
-
-    @model_validator(mode="after")
-    def _input(self) -> Self:
-        if (self.archive.root is None) == (self.pick.source is None):
-            raise ValueError("give either archive.root (waveforms) or pick.source (picks to import)")
-        return self
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 over everything that can change the catalogue."""
-        data = self.model_dump(mode="json", exclude={"compute"})
-        if not self.pick.also:  # the same digest as before there were several pickers
-            del data["pick"]["also"], data["pick"]["ensemble"]
-        del data["pick"]["allow_unchecked_precision"]  # a leave, which changes no pick
-        return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
-
-    def of_picker(self, weight: str) -> Config:
-        """The configuration of one of several pickers alone. Raises ConfigError if there is none with ``weight``."""
-        for picker in self.pick.pickers:
-            if picker.weight == weight:
-                return self.model_copy(update={"pick": picker})
-        raise ConfigError(f"no picker has the weight {weight!r}: there are {', '.join(self.pick.weights)}")
-
-
-def load(path: Path, overrides: list[str] | None = None) -> Config:
-    """Read a TOML file; ``overrides`` are ``key.sub=value`` with TOML values (bare words are text).
-
-    Raises ConfigError that names the file, each wrong key, its value and what is allowed.
-    """
-    try:
-        data = tomllib.loads(Path(path).read_text("utf-8"))
-    except (OSError, UnicodeDecodeError) as e:
-        raise ConfigError(f"{path}: cannot read the configuration: {e}") from e
-    except tomllib.TOMLDecodeError as e:
-        raise ConfigError(f"{path}: not valid TOML: {e}") from e
-    for override in overrides or []:
-        _apply(data, override)
-    return parse(data, Path(path))
-
-
-def parse(data: dict[str, Any], path: Path) -> Config:
-    """Validate ``data`` as read from ``path``; relative paths start at its folder."""
-    try:
-        return Config.model_validate(data, context={"base": path.parent})
-    except ValidationError as e:
-        raise ConfigError(f"{path}: " + "; ".join(_explain(error) for error in e.errors())) from e
-
-
-def _apply(data: dict[str, Any], override: str) -> None:
-    key, sign, text = override.partition("=")
-    if not sign or not key:
-        raise ConfigError(f"--set {override!r}: write it as section.key=value")
-    *sections, last = key.split(".")
-    for section in sections:
-        data = data.setdefault(section, {})
-        if not isinstance(data, dict):
-            raise ConfigError(f"--set {override!r}: {section} is a value, not a section")
-    try:
-        data[last] = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        data[last] = text
-
-
-def _explain(error: Any) -> str:
-    key = ".".join(str(part) for part in error["loc"]) or "the file"
-    if error["type"] == "extra_forbidden":
-        return f"{key}: unknown key (value {error['input']!r}); known keys: {_known(error['loc'])}"
-    if error["type"] == "missing":
-        return f"{key}: missing, please give it"
-    shown = "" if isinstance(error["input"], dict) else f" is {error['input']!r}"
-    return f"{key}{shown}: {error['msg'].removeprefix('Value error, ')}{_bounds(error['loc'])}"
-
-
-def _known(loc: tuple[Any, ...]) -> str:
-    model = _model(loc[:-1])
-    return ", ".join(model.model_fields) if model else "none"
-
-
-def _bounds(loc: tuple[Any, ...]) -> str:
-    """The limits of a number, if its key has any: " (allowed: > 0, < 1)"."""
-    model = _model(loc[:-1])
-    field = model.model_fields.get(loc[-1]) if model and loc else None
-    signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
-    options = getattr(field.annotation, "__args__", ()) if field else ()  # of "float or none"
-    inner = [
-        m for option in options for known in getattr(option, "__metadata__", ()) for m in getattr(known, "metadata", ())
-    ]
-    limits = [
-        f"{sign} {getattr(m, name)}"
-        for m in (*(field.metadata if field else ()), *inner)
-        for name, sign in signs.items()
-        if getattr(m, name, None) is not None
-    ]
-    return f" (allowed: {', '.join(limits)})" if limits else ""
-
-
-def _model(loc: tuple[Any, ...]) -> type[BaseModel] | None:
-    """The section that a key's path leads to; None where it leads to something else."""
-    model: Any = Config
-    for part in loc:
-        if isinstance(part, int):  # of a list of sections
-            continue
-        annotation = model.model_fields[part].annotation if part in model.model_fields else None
-        options = [a for a in (annotation, *getattr(annotation, "__args__", ())) if hasattr(a, "model_fields")]
-        if not options:
-            return None
-        model = options[0]
-    found: type[BaseModel] = model
-    return found
-
-
-def dumps(config: Config) -> str:
-    """The filled-in configuration as TOML; `load` gives it back."""
-    lines: list[str] = []
-    for name, section in config.model_dump(mode="json", exclude_none=True).items():
-        lines += ["", *_table(f"[{name}]", {k: v for k, v in section.items() if not _tables(v)})]
-        for key, value in section.items():
-            head = f"[{name}.{key}]" if isinstance(value, dict) else f"[[{name}.{key}]]"
-            lines += [line for table in _tables(value) for line in ("", *_table(head, table))]
-    return "\n".join(lines).lstrip() + "\n"
-
-
-def _tables(value: Any) -> list[dict[str, Any]]:
-    """The sections that a value is, or is a list of; none if it is neither."""
-    values = value if isinstance(value, list) else [value]
-    return [v for v in values if isinstance(v, dict)]
-
-
-def _table(head: str, values: dict[str, Any]) -> list[str]:
-    return [head, *(f"{key} = {_toml(value)}" for key, value in values.items())]
-
-
-def _toml(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -1,0 +1,58 @@
+"""All sections together, and the digest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import UTC, date, datetime, timedelta
+from typing import Self
+
+from pydantic import model_validator
+
+from pipeline.config.base import Section
+from pipeline.config.sections import Archive, Associate, Compare, Pick, Report, Run, StationList
+from pipeline.config.site import Compute, Site, Slurm
+from pipeline.errors import ConfigError
+
+NOT_IN_DIGEST = frozenset(Site.model_fields)
+
+
+class Config(Section):
+    run: Run
+    archive: Archive = Archive()
+    stations: StationList
+    pick: Pick = Pick()
+    associate: Associate
+    compare: Compare = Compare()
+    report: Report = Report()
+    compute: Compute = Compute()
+    slurm: Slurm = Slurm()
+
+    @model_validator(mode="after")
+    def _input(self) -> Self:
+        if (self.archive.root is None) == (self.pick.source is None):
+            raise ValueError("give either archive.root (waveforms) or pick.source (picks to import)")
+        return self
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over everything that can change the catalogue."""
+        data = self.model_dump(mode="json", exclude=set(NOT_IN_DIGEST))
+        if not self.pick.also:  # the same digest as before there were several pickers
+            del data["pick"]["also"], data["pick"]["ensemble"]
+        del data["pick"]["allow_unchecked_precision"]  # a leave, which changes no pick
+        return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+
+    def of_day(self, day: date) -> Config:
+        """The same for one UTC day alone."""
+        start = datetime(day.year, day.month, day.day, tzinfo=UTC)
+        name = f"{self.run.name[:53]}-{day:%Y-%m-%d}"
+        alone = {"name": name, "start": start, "end": start + timedelta(days=1)}
+        return self.model_copy(update={"run": self.run.model_copy(update=alone)})
+
+    def of_picker(self, weight: str) -> Config:
+        """The configuration of one of several pickers alone. Raises ConfigError if there is none with ``weight``."""
+        for picker in self.pick.pickers:
+            if picker.weight == weight:
+                return self.model_copy(update={"pick": picker})
+        raise ConfigError(f"no picker has the weight {weight!r}: there are {', '.join(self.pick.weights)}")

@@ -25,6 +25,7 @@ from typing import ParamSpec, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from pipeline.config import Config
+from pipeline.errors import Storage
 from pipeline.maths.spent import Spent, sentences, totals
 from pipeline.rundir import publish
 
@@ -57,6 +58,11 @@ class Meter:
         self._lock = threading.Lock()
         self._wall, self._cpu = time.monotonic(), time.process_time()
         self._written = self._wall
+
+    @property
+    def start(self) -> str:
+        """Its name."""
+        return self._done.start
 
     def on(self, device: str) -> None:
         """Note where this rank scores: "cuda:0" is a GPU, "cpu" and "" are none."""
@@ -110,7 +116,10 @@ class Meter:
     def keep(self, folder: Path, every_s: float = EVERY_S) -> None:
         """`write` the rank's own file in ``folder`` if the last time is ``every_s`` ago."""
         if time.monotonic() - self._written >= every_s:
-            self.write(rank_file(folder, self._done))
+            try:
+                self.write(rank_file(folder, self._done))
+            except Storage as e:  # no part of the results
+                log.warning("%s", e)
 
 
 def peak_gb() -> float:

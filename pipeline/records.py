@@ -5,7 +5,7 @@ Times are int64 nanoseconds since 1970-01-01 UTC. A name carries its unit. ``(n,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import Field, dataclass, field, fields
 from datetime import date
 from typing import Any, Self
@@ -24,7 +24,7 @@ Float32 = NDArray[np.float32]
 Bool = NDArray[np.bool_]
 
 
-def column(dtype: str, unit: str = "", doc: str = "", name: str = "", default: float | None = None) -> Any:
+def column(dtype: str, unit: str = "", doc: str = "", name: str = "", default: float | str | None = None) -> Any:
     """A column of a `Table`: its NumPy dtype (``"str"`` for text of any width), unit and meaning.
 
     ``name`` is what it is called in a file, where that is not the field's own name. A file without the column, as one
@@ -95,6 +95,13 @@ class Shard:
     @property
     def id(self) -> str:
         return f"{self.day:%Y-%m-%d}/{self.channel}"
+
+    @classmethod
+    def named(cls, id_: str) -> Shard:
+        """The shard of an id. Raises ValueError if it is none."""
+        day, _, channel = id_.partition("/")
+        station, _, band = channel.rpartition(".")
+        return cls(date.fromisoformat(day), station, band)
 
     @property
     def channel(self) -> str:
@@ -361,11 +368,28 @@ class Shards(Table):
     station: Text = column("str", doc='"NET.STA.LOC"')
     band: Text = column("str", doc='band and instrument code, "HH"')
     bytes: Int = column("int64", "byte", "size of its files when planned: the estimate of its cost")
+    volume: Text = column("str", doc='first day of the file its picks go to; "": its own day', default="")
+    changes_ns: Int = column("int64", "ns", "times of the last changes of its files, summed; 0: not known", default=0)
 
     def rows(self) -> list[Shard]:
         """The same as `Shard` objects."""
         keys = zip(self.day.tolist(), self.station.tolist(), self.band.tolist(), strict=True)
         return [Shard(date.fromisoformat(day), station, band) for day, station, band in keys]
+
+    def shard(self, row: int) -> Shard:
+        """The same as ``rows()[row]``."""
+        return Shard(date.fromisoformat(str(self.day[row])), str(self.station[row]), str(self.band[row]))
+
+    def rows_of(self, ids: Collection[str]) -> Int:
+        """The rows of the shards ``ids``, sorted; of those that are in the table."""
+        wanted = set(ids)
+        rows = np.flatnonzero(np.isin(self.day, sorted({id_[:10] for id_ in wanted})))
+        return rows[np.array([self.shard(row).id in wanted for row in rows.tolist()], np.bool_)]
+
+    @property
+    def volumes(self) -> Text:
+        """(n,) the volume of each row, "YYYY-MM-DD"."""
+        return np.where(self.volume == "", self.day, self.volume)
 
 
 @dataclass(frozen=True, slots=True)
@@ -378,6 +402,12 @@ class Outcomes(Table):
     n_picks: Int = column("int64", "1", "number of picks")
     valid_fraction: Float = column("float64", "1", "share of the shard's span with data")
     notes: Text = column("str", doc='what was repaired, joined by "; "')
+
+    def rows(self) -> list[Outcome]:
+        """The same as `Outcome` objects; notes stay one text."""
+        columns = (self.shard, self.end, self.reason, self.n_picks, self.valid_fraction, self.notes)
+        rows = zip(*(values.tolist() for values in columns), strict=True)
+        return [Outcome(s, end, why, n, part, (notes,) if notes else ()) for s, end, why, n, part, notes in rows]
 
     @classmethod
     def of(cls, outcomes: Sequence[Outcome]) -> Outcomes:

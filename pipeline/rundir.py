@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -12,7 +13,7 @@ from typing import Literal, get_args
 
 from pipeline import config as configs
 from pipeline.config import Associate, Config
-from pipeline.errors import ConfigError, Incomplete
+from pipeline.errors import ConfigError, Incomplete, Storage, kept_in
 from pipeline.records import Shard
 
 Folder = Literal["picks", "outcomes", "parts", "failed"]
@@ -57,23 +58,28 @@ class RunDir:
         return self.root / kind
 
     def part(self, shard: Shard) -> Path:
-        """The published result of one shard, before its day is folded."""
+        """The published result of one shard, before its volume is folded."""
         return self.folder("parts") / f"{shard.id}.parquet"
 
     def parts(self, day: date) -> Path:
         return self.folder("parts") / f"{day:%Y-%m-%d}"
 
     def failure(self, shard: Shard) -> Path:
-        """Traceback and reason of a shard that failed; it is tried again by the next run."""
+        """Traceback and reason of a shard that failed, and how often it was tried."""
         return self.folder("failed") / f"{shard.id}.json"
 
     def picks(self, day: date) -> Path:
-        """All picks of a finished day."""
+        """All picks of a finished volume, the days of the plan from ``day`` on that share one file."""
         return self.folder("picks") / f"{day:%Y-%m-%d}.parquet"
 
     def outcomes(self, day: date) -> Path:
-        """How each shard of a finished day ended; its presence says that the day is folded."""
+        """How each shard of a finished volume ended; its presence says that the volume is folded."""
         return self.folder("outcomes") / f"{day:%Y-%m-%d}.parquet"
+
+    @property
+    def claims(self) -> Path:
+        """Who works on what right now; no part of the results."""
+        return self.root / "claims"
 
     @property
     def imported(self) -> Path:
@@ -88,6 +94,31 @@ class RunDir:
     @property
     def account(self) -> Path:
         return self.root / "report" / "account.json"
+
+    @property
+    def audit(self) -> Path:
+        """The page of the audit; its figures lie beside it as audit.json."""
+        return self.root / "audit" / "index.html"
+
+    @property
+    def digests(self) -> Path:
+        """Digests of files as they were last read: a cache, no part of the results."""
+        return self.root / "digests.json"
+
+    @property
+    def jobs(self) -> Path:
+        """Which jobs were handed in to Slurm for this run; no part of the results."""
+        return self.root / "jobs"
+
+    @property
+    def accounting(self) -> Path:
+        """What Slurm has on record of those jobs; no part of the results."""
+        return self.root / "accounting.json"
+
+    @property
+    def logs(self) -> Path:
+        """Folder of what the jobs say."""
+        return self.root / "logs"
 
     @property
     def meter(self) -> Path:
@@ -130,7 +161,7 @@ def create(root: Path, config: Config) -> RunDir:
     try:
         with publish(run_dir.config) as part:
             part.write_text(configs.dumps(config), "utf-8")
-    except OSError as e:
+    except (OSError, Storage) as e:
         raise ConfigError(f"{root}: cannot be made a run directory: {e}; take another --run-dir") from e
     return run_dir
 
@@ -185,7 +216,7 @@ def share_picks(run_dir: RunDir, other: RunDir, config: Config) -> None:
             link = other.root / path.name
             if not (link.is_symlink() or link.exists()):
                 link.symlink_to(os.path.relpath(path, other.root))
-    except OSError as e:
+    except (OSError, Storage) as e:
         raise ConfigError(f"{other.root}: cannot share the picks of {run_dir.root} by links: {e}") from e
 
 
@@ -198,7 +229,7 @@ def require_same(run_dir: RunDir, config: Config) -> None:
     differing = [
         f"{s}.{k} is {theirs[s][k]!r} there, {v!r} here"
         for s in ours
-        if s != "compute"
+        if s not in configs.NOT_IN_DIGEST
         for k, v in ours[s].items()
         if theirs[s][k] != v
     ]
@@ -216,19 +247,39 @@ def require(path: Path, stage: str) -> Path:
 
 
 @contextmanager
-def publish(path: Path) -> Iterator[Path]:
+def publish(path: Path, once: bool = False) -> Iterator[Path]:
     """Yield a scratch path; on clean exit it becomes ``path`` in one step, whole and on the disk.
 
+    With ``once`` what another process has published there before stays.
+
     A killed process leaves at most a hidden ``.part`` file, which no reader looks at. Its name is
-    random: process numbers repeat across the nodes of one shared file system.
+    random: process numbers repeat across the nodes of one shared file system. Raises Storage.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
     try:
-        yield part
-        with part.open("rb") as file:
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
+        with kept_in(path):
+            if not path.parent.is_dir():  # a look costs a file server less than a vain try
+                path.parent.mkdir(parents=True, exist_ok=True)
+            yield part
+            with part.open("rb") as file:
+                os.fsync(file.fileno())
+            if once:
+                with suppress(FileExistsError):
+                    os.link(part, path)
+                part.unlink()
+            else:
+                os.replace(part, path)  # noqa: PTH105  (what a test makes fail)
+    except BaseException:
         with suppress(OSError):
             part.unlink(missing_ok=True)
+        raise
+
+
+def tidy(run_dir: RunDir, older_s: float = 3600.0) -> None:
+    """Remove what `publish` of a killed process left, if it is so old."""
+    by_day = (folder for kind in ("failed", "probabilities") for folder in (run_dir.root / kind).glob("*/"))
+    for folder in (run_dir.root, *run_dir.root.glob("*/"), *by_day):
+        for left in folder.glob(".*.part"):
+            with suppress(OSError):
+                if time.time() - left.stat().st_mtime > older_s:
+                    left.unlink()

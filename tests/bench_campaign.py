@@ -26,7 +26,6 @@ from pipeline.maths.estimate import Cost, Sizes
 from pipeline.records import DAY_NS, Outcome, Picks, Shard, Shards
 from pipeline.rundir import RunDir
 from pipeline.stages import estimate
-from pipeline.stages.plan import as_table
 from tests import fakes
 from tests.bench_day import REAL, ROOT, real_or_made_up, shard_of
 
@@ -139,13 +138,13 @@ def plan(n: int) -> dict:
     ]
     with tempfile.TemporaryDirectory() as folder:
         run_dir = RunDir(Path(folder))
-        table_s, table = timed(lambda: as_table(rows))
+        table_s, table = timed(lambda: fakes.as_table(rows))
         write_s, _ = timed(lambda: tables.write(run_dir.shards, table))
         size = run_dir.shards.stat().st_size
         rows.clear()
         read_s, table = timed(lambda: tables.read(run_dir.shards, Shards))
         rows_s, shards = timed(table.rows)
-        missing_s, todo = timed(lambda: results.missing(run_dir, shards))
+        missing_s, todo = timed(lambda: results.missing(run_dir, table))
         send_s, letter = timed(lambda: pickle.dumps(todo))
         cost = dict(zip(shards, table.bytes.tolist(), strict=True))
         deal_s = {ranks: timed(lambda r=ranks: share(todo[:20_000], cost.__getitem__, r))[0] for ranks in (32, 3200)}
@@ -163,7 +162,7 @@ def parts(days: int, stations: int) -> dict:
             (s, fakes.picks(200, k, s.span_ns[0], station=s.channel), fakes.detect(s)[1]) for k, s in enumerate(shards)
         ]
         publish_s, _ = timed(lambda: [results.write_part(run_dir, *end) for end in ended])
-        fold_s, _ = timed(lambda: results.fold(run_dir, shards))
+        fold_s, _ = timed(lambda: results.fold(run_dir, fakes.as_table([(shard, 1) for shard in shards])))
     return {"parts": len(shards), "publish_s": publish_s / len(shards), "fold_s": fold_s / len(shards)}
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.config import Config, parse
-from pipeline.formats import results, tables
+from pipeline.formats import results, tables, tries
 from pipeline.records import (
     DAY_NS,
     NS,
@@ -350,6 +350,8 @@ def write(run_dir: RunDir, config: Config, stations: Stations, days: list[date],
         text(s.station for s in shards),
         text(s.band for s in shards),
         np.full(len(shards), 10_000_000, np.int64),
+        text("" for _ in shards),
+        np.zeros(len(shards), np.int64),
     )
     tables.write(run_dir.shards, table if config.archive.root else Shards.empty())
     day_of = picks.time_ns // DAY_NS
@@ -364,9 +366,7 @@ def write(run_dir: RunDir, config: Config, stations: Stations, days: list[date],
         if failed & {s for _, s in members}:
             for i, s in members:
                 if s in failed:
-                    results.write_failure(
-                        run_dir, s, "BadData: samples are NaN", "Traceback ...\nBadData: samples are NaN"
-                    )
+                    tries.write(run_dir, s, "BadData: samples are NaN", "Traceback ...\nBadData: samples are NaN")
                 else:
                     results.write_part(
                         run_dir,

@@ -6,7 +6,8 @@ from datetime import date, timedelta
 import numpy as np
 
 from pipeline.maths import triggers
-from pipeline.records import NS, Outcome, Picks, Scores, Shard, Waveform
+from pipeline.maths.volumes import volumes
+from pipeline.records import NS, Outcome, Picks, Scores, Shard, Shards, Waveform
 
 
 def day(n):
@@ -18,6 +19,15 @@ START_NS = Shard(date(2024, 5, 6), "XD.S00.", "HH").span_ns[0]
 
 def shards(days, stations):
     return [Shard(day(d), f"XD.S{s:02d}.", "HH") for d in range(days) for s in range(stations)]
+
+
+def as_table(found):
+    """A plan of shards and the bytes of their files, given as pairs."""
+    rows = sorted(found)
+    named = np.array([f"{shard.day:%Y-%m-%d}" for shard, _ in rows], np.str_)
+    stations, bands = (np.array([getattr(shard, name) for shard, _ in rows], np.str_) for name in ("station", "band"))
+    size = np.array([size for _, size in rows], np.int64)
+    return Shards(named, stations, bands, size, volumes(named), np.zeros(len(rows), np.int64))
 
 
 def picks(n, seed, start_ns=START_NS, span_s=86_400, station="XD.S00..HH"):
@@ -73,3 +83,7 @@ class Scorer:
 
     def both_of(self, held):
         return self.both(held)
+
+
+def nobody(_ids):
+    """For `Claims`: no record is kept of what dead processes were at."""

@@ -15,7 +15,7 @@ from pipeline.cluster import exchange, roles, scratch
 from pipeline.cluster.roles import Role, Seat
 from pipeline.cluster.world import Alone
 from pipeline.config import Compute
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, Storage
 from pipeline.records import Waveform
 from tests import fakes
 from tests.worlds import srun
@@ -134,7 +134,7 @@ def test_a_full_disk_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "posix_fallocate", full)
     with (
         closing(scratch.Outbox(tmp_path)) as box,
-        pytest.raises(ConfigError, match=r"no room for a waveform of 26000 bytes.*scratch"),
+        pytest.raises(Storage, match=r"no room for a waveform of 26000 bytes.*scratch"),
     ):
         box.put(fakes.read(SHARDS[0])[0])
 

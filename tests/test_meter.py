@@ -17,7 +17,6 @@ from pipeline.meter import Meter
 from pipeline.records import Assignments, Events, Stations
 from pipeline.rundir import RunDir, create, of_pickers
 from pipeline.stages import status
-from pipeline.stages.plan import as_table
 from tests import fakes
 from tests.test_config import ALSO, GOOD
 
@@ -210,7 +209,7 @@ def run(tmp_path):
     for each, alone in of_pickers(RunDir(tmp_path), config):
         create(each.root, alone)
         tables.write(each.stations, Stations.empty())
-        tables.write(each.shards, as_table([]))
+        tables.write(each.shards, fakes.as_table([]))
     return RunDir(tmp_path), config
 
 
@@ -235,7 +234,7 @@ def test_status_names_each_further_picker_and_whether_it_has_a_catalogue(run):
     assert line_of_picker(*run) == f"picker       b/c in {own.root}: has a catalogue"
     shard = fakes.shards(1, 1)[0]
     results.write_part(own, shard, fakes.picks(5, 1), fakes.detect(shard)[1])
-    results.fold(own, [shard])
+    results.fold(own, fakes.as_table([(shard, 1)]))
     assert "out of date" in line_of_picker(*run)
 
 

@@ -11,15 +11,18 @@ import numpy as np
 import pytest
 
 from pipeline import config as configs
+from pipeline.cluster.claims import Claims
+from pipeline.cluster.dealing import Task, ahead
 from pipeline.cluster.exchange import Lost
 from pipeline.cluster.world import Alone, share
 from pipeline.errors import BadData, ConfigError, Incomplete, NoData
-from pipeline.formats import results, tables
+from pipeline.formats import results, tables, tries
+from pipeline.models import weights
 from pipeline.records import Shards
 from pipeline.rundir import RunDir, of_pickers, open_config
 from pipeline.stages import pick
-from pipeline.stages.plan import as_table
 from tests import fakes
+from tests.fakes import nobody
 from tests.test_config import GOOD
 from tests.worlds import srun
 
@@ -36,7 +39,7 @@ FURTHER = ("eqtransformer-original", "file--models-my net.pt")
 
 @pytest.fixture(autouse=True)
 def _weights(monkeypatch):
-    monkeypatch.setattr(pick.weights, "digest", lambda name: hashlib.sha256(name.encode()).hexdigest())
+    monkeypatch.setattr(weights, "digest", lambda name: hashlib.sha256(name.encode()).hexdigest())
 
 
 @pytest.fixture
@@ -54,7 +57,7 @@ def several(tmp_path, config):
 
 def planned(root, config=None):
     run_dir = RunDir(root)
-    table = as_table([(shard, 1000 + i % 3) for i, shard in enumerate(SHARDS)])
+    table = fakes.as_table([(shard, 1000 + i % 3) for i, shard in enumerate(SHARDS)])
     for each, alone in reversed(of_pickers(run_dir, config)) if config else [(run_dir, None)]:
         each.root.mkdir(parents=True, exist_ok=True)
         tables.write(each.shards, table)
@@ -88,10 +91,9 @@ def expected(tmp_path, config):
     return snapshot(run_dir)
 
 
-def test_days_are_folded_and_parts_are_gone(expected, tmp_path):
+def test_volumes_are_folded_and_parts_are_gone(expected, tmp_path):
     names = {str(path) for path in expected}
-    days = ("2024-05-06", "2024-05-07", "2024-05-08")
-    folded = {f"{kind}/{day}.parquet" for kind in ("picks", "outcomes") for day in days}
+    folded = {f"{kind}/2024-05-06.parquet" for kind in ("picks", "outcomes")}
     assert names == {"shards.parquet", "weights.json"} | folded
     assert len(results.picks(RunDir(tmp_path / "alone"))) > 500
 
@@ -140,7 +142,7 @@ def test_a_killed_run_resumes_with_what_is_missing(tmp_path, config, expected, a
 
     with pytest.raises(KeyboardInterrupt):
         srun(size, lambda world: picked(run_dir, split(config), world, dies))
-    todo = results.missing(run_dir, SHARDS)
+    todo = results.missing(run_dir, results.planned(run_dir))
     assert len(todo) == len(SHARDS) - after or (size > 1 and len(todo) > len(SHARDS) - after)
     with pytest.raises(Incomplete, match=f"{len(todo)} shards are not picked"):
         results.require_picked(run_dir, imported=False)
@@ -247,7 +249,7 @@ def test_a_scorer_that_hangs_stops_the_run_and_is_no_failure_of_a_shard(tmp_path
 def test_a_failure_note_left_by_a_kill_does_not_count(tmp_path, config):
     run_dir = planned(tmp_path / "run")
     picked(run_dir, config)
-    results.write_failure(run_dir, SHARDS[0], "earlier", "Traceback")
+    tries.write(run_dir, SHARDS[0], "earlier", "Traceback")
     assert results.failures(run_dir) == []
     assert results.outcomes(run_dir).end.tolist() == ["picked"] * len(SHARDS)
 
@@ -271,7 +273,7 @@ def test_too_many_failures_stop_the_run(tmp_path, config):
         picked(planned(tmp_path / "run"), config, read=fails)
 
 
-def test_the_next_shard_is_read_while_the_present_one_is_picked():
+def test_the_next_shard_is_read_while_the_present_one_is_picked(tmp_path):
     """In the order of the shards, an error at its own; the thread is one shard ahead and no more."""
     begun = []
 
@@ -281,7 +283,21 @@ def test_the_next_shard_is_read_while_the_present_one_is_picked():
             raise BadData("nonsense")
         return shard
 
-    for k, get in enumerate(pick.ahead(read, SHARDS[:5])):
+    with Claims(tmp_path, 60, nobody) as claims:
+        tasks = given(claims, SHARDS[:5])
+        check_ahead(ahead(read, iter(tasks)), begun)
+        assert list(ahead(read, iter([]))) == []
+
+
+def given(claims, shards):
+    claim = claims.take("block")
+    claim.expect([shard.id for shard in shards])
+    return [Task(shard, claim) for shard in shards]
+
+
+def check_ahead(given, begun):
+    for k, (task, get) in enumerate(given):
+        assert task.shard == SHARDS[k]
         until = time.monotonic() + 20
         while len(begun) < min(k + 2, 5) and time.monotonic() < until:
             time.sleep(0.001)
@@ -291,7 +307,23 @@ def test_the_next_shard_is_read_while_the_present_one_is_picked():
                 get()
         else:
             assert get() == SHARDS[k]
-    assert list(pick.ahead(read, [])) == []
+
+
+def test_a_shard_at_hand_is_not_held_back_while_there_is_no_other_yet(tmp_path):
+    """None of a hand of tasks says: nothing at the moment."""
+    with Claims(tmp_path, 60, nobody) as claims:
+        first, second = given(claims, SHARDS[:2])
+        asked = []
+
+        def tasks():
+            for task in (first, None, None, second):
+                asked.append(task)
+                yield task
+
+        gets = ahead(lambda shard: shard, tasks())
+        assert next(gets)[0] is first
+        assert asked == [first, None]
+        assert next(gets)[0] is second
 
 
 def test_a_reader_carries_no_torch():
@@ -337,7 +369,7 @@ def test_several_pickers_resume_after_a_kill_between_their_parts(tmp_path, sever
         picked(run_dir, several)
     assert order[:3] == [FURTHER[1], FURTHER[0], "run"], "the main picker last"
     monkeypatch.setattr(results, "write_part", write)
-    assert len(results.missing(run_dir, SHARDS)) == len(SHARDS) - 2
+    assert len(results.missing(run_dir, results.planned(run_dir))) == len(SHARDS) - 2
     picked(run_dir, several)
     assert snapshot(run_dir) == snapshot(whole)
 
@@ -395,7 +427,7 @@ def test_probabilities_are_saved_for_each_picker(tmp_path, several, size):
 
 
 def test_the_plan_round_trips(tmp_path):
-    tables.write(tmp_path / "a", as_table([(shard, 1) for shard in reversed(SHARDS)]))
+    tables.write(tmp_path / "a", fakes.as_table([(shard, 1) for shard in reversed(SHARDS)]))
     assert tables.read(tmp_path / "a", Shards).rows() == SHARDS
 
 

@@ -1,10 +1,13 @@
 """A file exists only when it is whole; a run directory belongs to one configuration."""
 
+import os
+
 import pytest
 
 from pipeline import config as configs
 from pipeline import rundir
 from pipeline.errors import ConfigError, Incomplete
+from pipeline.rundir import RunDir, publish, tidy
 from tests.test_config import GOOD
 
 
@@ -36,6 +39,26 @@ def test_publish_replaces_in_one_step(tmp_path):
 @pytest.fixture
 def other(config):
     return config.model_copy(update={"pick": config.pick.model_copy(update={"threshold_p": 0.2})})
+
+
+def test_what_was_published_once_stays(tmp_path):
+    for text in ("first", "second"):
+        with publish(tmp_path / "weights.json", once=True) as part:
+            part.write_text(text)
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("weights.json", "first")]
+
+
+def test_what_killed_processes_left_is_cleared_away_when_it_is_old(tmp_path):
+    run_dir = RunDir(tmp_path)
+    folders = ("", "catalogue", "failed/2024-05-06", "probabilities/2024-05-06")
+    parts = [tmp_path / folder / f".a.{age}.part" for folder in folders for age in ("old", "new")]
+    for part in parts:
+        part.parent.mkdir(parents=True, exist_ok=True)
+        part.touch()
+        if "old" in part.name:
+            os.utime(part, (0, 0))
+    tidy(run_dir)
+    assert [part.exists() for part in parts] == [False, True] * len(folders)
 
 
 def test_before_there_is_a_plan_the_configuration_may_be_corrected(tmp_path, config, other):

@@ -481,6 +481,19 @@ def test_no_file(tmp_path):
         read(tmp_path, sh=shard("XX.NONE."))
 
 
+def test_the_files_of_its_own_day_are_gone_though_its_neighbours_are_there(tmp_path):
+    paths = three_days(tmp_path)
+    paths[1].unlink()
+    for context_s in (0.0, 600.0):
+        with pytest.raises(BadData, match=r"no file: the plan found some and none is left; is the archive mounted"):
+            read(tmp_path, WHOLE_DAY, context_s, rate_hz=20.0)
+    for neighbour in (paths[0], paths[2]):
+        neighbour.unlink()
+    paths[1].touch()  # of 0 bytes: it is there, and the plan knows it
+    with pytest.raises(NoData, match="no usable component"):
+        read(tmp_path, WHOLE_DAY, rate_hz=20.0)
+
+
 def test_too_short(tmp_path):
     station(tmp_path, seconds=0.5)
     with pytest.raises(NoData, match=r"no usable component|too short"):

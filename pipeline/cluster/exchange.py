@@ -18,7 +18,7 @@ from typing import Any, Literal, Protocol, TypeVar
 
 from pipeline.cluster.scratch import Inbox, Outbox, Parcel
 from pipeline.cluster.world import World
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, Incomplete
 from pipeline.records import Runs, Scores, Waveform
 
 L = TypeVar("L")
@@ -83,7 +83,7 @@ class Remote:
         self._box = Outbox(parent)
 
     def runs(self, waveform: Waveform) -> tuple[Runs, ...]:
-        """Raises ScoringFailed, Lost, and ConfigError where there is no room for the waveform."""
+        """Raises ScoringFailed, Lost, and Storage where there is no room for the waveform."""
         found: tuple[Runs, ...] = self._ask("runs", waveform)
         return found
 
@@ -118,10 +118,15 @@ class Remote:
 def remote(world: World, server: int, parent: Path, timeout_s: float) -> Iterator[Remote]:
     """The scorer on rank ``server``; waveforms go through a file in ``parent``. Hangs up on a clean exit.
 
-    After an exception it does not: that ends all ranks. Raises Lost if the scorer does not answer.
+    It also does where nothing can be written, or more (Incomplete), for that ends this reader alone; any other
+    exception ends all ranks. Raises Lost if the scorer does not answer, Storage if ``parent`` is full.
     """
-    with closing(Remote(world, server, parent, timeout_s)) as scorer:
-        yield scorer
+    try:
+        with closing(Remote(world, server, parent, timeout_s)) as scorer:
+            yield scorer
+    except Incomplete:
+        world.send(None, to=server)
+        raise
     world.send(None, to=server)
 
 
@@ -172,7 +177,7 @@ def _answer(answer: Callable[[L], Any], loading: Future[L]) -> Any:
     """The answer, or why there is none: that is the reader's to record."""
     try:
         return answer(loading.result())
-    except ConfigError:
+    except (ConfigError, Incomplete):
         raise
     except Exception as e:  # noqa: BLE001  one waveform's error is its shard's, and goes back to its owner
         return Failure(f"{type(e).__name__}: {e}", traceback.format_exc())

@@ -20,8 +20,9 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.cluster.process import born
 from pipeline.config import Compute
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, Storage, kept_in
 from pipeline.records import Waveform
 
 PREFIX = "orcolat"
@@ -64,19 +65,20 @@ def _writable(path: Path) -> bool:
 
 
 class Outbox:
-    """A reader's file in ``parent``, which is first cleared of what dead processes left there."""
+    """A reader's file in ``parent``, which is first cleared of what dead processes left there. Raises Storage."""
 
     def __init__(self, parent: Path) -> None:
         clear(parent)
         host, pid = _me()
-        self.folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}.{host}.{pid}.{_born(pid)}.", dir=parent))
-        self._path = self.folder / "waveform"
-        self._file = self._path.open("x+b", buffering=0)
+        with kept_in(parent):
+            self.folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}.{host}.{pid}.{born(pid)}.", dir=parent))
+            self._path = self.folder / "waveform"
+            self._file = self._path.open("x+b", buffering=0)
         fcntl.flock(self._file, fcntl.LOCK_EX)
         self._bytes = 0
 
     def put(self, waveform: Waveform) -> Parcel:
-        """Write ``waveform`` over the one before. Raises ConfigError where there is no room."""
+        """Write ``waveform`` over the one before. Raises Storage where there is no room."""
         self._reserve(len(waveform) * SAMPLE_BYTES)
         self._file.seek(0)
         for array in (*waveform.samples, waveform.valid):
@@ -91,7 +93,7 @@ class Outbox:
             os.posix_fallocate(self._file.fileno(), 0, n_bytes)
         except OSError as e:
             free = shutil.disk_usage(self.folder.parent).free
-            raise ConfigError(
+            raise Storage(
                 f"{self.folder.parent}: no room for a waveform of {n_bytes} bytes ({free} are free): {e.strerror}. "
                 "Every reader needs as much: set compute.scratch to a larger node-local folder, or take fewer ranks a "
                 "node"
@@ -151,8 +153,8 @@ def clear(parent: Path) -> None:
 
 def _is_dead(left: Path) -> bool:
     """Whether its process has ended on this machine, also as seen from a container that cannot see the process."""
-    host, pid, born, _ = left.name.removeprefix(f"{PREFIX}.").rsplit(".", 3)
-    if host != _me()[0] or _born(int(pid)) == int(born):
+    host, pid, begun, _ = left.name.removeprefix(f"{PREFIX}.").rsplit(".", 3)
+    if host != _me()[0] or born(int(pid)) == int(begun):
         return False
     return not any(_held(path) for path in left.iterdir())
 
@@ -168,12 +170,3 @@ def _held(path: Path) -> bool:
 
 def _me() -> tuple[str, int]:
     return socket.gethostname(), os.getpid()
-
-
-def _born(pid: int) -> int:
-    """When a process began, in clock ticks since the machine did; -1: there is none."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return -1
-    return int(stat.rpartition(")")[2].split()[19])

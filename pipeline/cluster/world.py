@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import math
 import os
+import sys
 import time
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from heapq import heapreplace
@@ -13,7 +15,10 @@ from typing import Any, Protocol, TypeVar
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-LAUNCHERS = ("PMI_SIZE", "PMIX_RANK", "OMPI_COMM_WORLD_SIZE", "MPI_LOCALNRANKS")
+HYDRA = "MPI_LOCALNRANKS"  # set by MPICH's mpiexec
+LAUNCHERS = ("PMI_SIZE", "PMIX_RANK", "OMPI_COMM_WORLD_SIZE", HYDRA)
+LEAVE_S = 0.3
+HEAR_S = 10.0  # how long rank 0 waits for the others to hear that all end
 NAP_S = (2e-5, 2e-3)  # between two looks for a message: the first, the longest
 
 
@@ -25,6 +30,9 @@ class World(Protocol):
     def bcast(self, value: T) -> T: ...
     def gather(self, value: Any) -> list[Any] | None: ...
     def abort(self, code: int) -> None: ...
+
+    def leave(self, code: int) -> None:
+        """The last call of a process whose ranks have all agreed to end with ``code``."""
 
     def send(self, value: Any, to: int) -> None:
         """A letter to one rank."""
@@ -51,6 +59,9 @@ class Alone:
     def abort(self, code: int) -> None:
         """Nobody else to stop; the exception itself is enough."""
 
+    def leave(self, code: int) -> None:
+        """Nobody else to wait for."""
+
     def send(self, value: Any, to: int) -> None:
         raise ValueError(f"a world of one has no rank {to} to write to")
 
@@ -67,8 +78,10 @@ class Mpi:
         node = self._comm.Split_type(MPI.COMM_TYPE_SHARED)
         self.node: tuple[int, ...] = tuple(sorted(node.allgather(self.rank)))
         node.Free()
+        self._word = self._comm.Dup()  # on it rank 0 says before each broadcast: 0, or with which code all end
 
     def bcast(self, value: T) -> T:
+        self._hear()
         received: T = self._comm.bcast(value, root=0)
         return received
 
@@ -90,17 +103,80 @@ class Mpi:
             nap_s = min(2 * nap_s, NAP_S[1])
         return letter.recv(), status.Get_source()
 
+    def _hear(self) -> None:
+        """Does not return if rank 0 says that all end."""
+        word = array("i", [0])
+        self._word.Ibcast(word).Wait()
+        if word[0]:
+            self._word.Ibarrier().Wait()
+            self._go(word[0])
+
     def abort(self, code: int) -> None:
-        """End all ranks. Under some launchers MPI_Abort returns to its caller: leave anyway."""
+        """End all ranks; none is killed, which srun would call 137, if rank 0 ends and the others hear it in time.
+
+        Under some launchers MPI_Abort returns to its caller: leave anyway.
+        """
+        if HYDRA not in os.environ and self._all_hear(code):
+            self._go(code)
         logging.shutdown()
         self._comm.Abort(code)
         os._exit(code)
+
+    def _all_hear(self, code: int) -> bool:
+        """Whether rank 0 ends, too, and each rank is here or in `_hear`, and knows it, before `HEAR_S` are over."""
+        word, until = array("i", [code if self.rank == 0 else 0]), time.monotonic() + HEAR_S
+        return _done(self._word.Ibcast(word), until) and word[0] != 0 and _done(self._word.Ibarrier(), until)
+
+    def leave(self, code: int) -> None:
+        """Only rank 0 gives a code other than 0, when the others have gone.
+
+        A launcher that shall end all at the first bad exit (srun --kill-on-bad-exit=1) would otherwise kill those that
+        are still on their way out, and report 137; mpi4py would even call MPI_Abort. MPICH's own mpiexec wants just
+        that, and takes a late code for none.
+        """
+        self._hear()  # rank 0 may have failed after its last broadcast
+        if code and HYDRA not in os.environ:
+            self._go(code)
+
+    def _go(self, code: int) -> None:
+        from mpi4py import MPI
+
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        MPI.Finalize()
+        if self.rank == 0:
+            time.sleep(LEAVE_S)
+        os._exit(code if self.rank == 0 else 0)
+
+
+def _done(request: Any, until: float) -> bool:
+    """Whether ``request`` of MPI is, before that time of the monotonic clock."""
+    while not request.Test():
+        if time.monotonic() > until:
+            return False
+        time.sleep(NAP_S[1])
+    return True
 
 
 def here() -> World:
     """The world this process was started in: MPI ranks if a launcher made several, else one."""
     started = any(name in os.environ for name in LAUNCHERS) or int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1
     return Mpi() if started else Alone()
+
+
+def library() -> str:
+    """Name and version of the MPI library; a process without siblings does not join MPI for that.
+
+    Raises ImportError or RuntimeError if there is none that can be loaded.
+    """
+    import mpi4py
+
+    if "mpi4py.MPI" not in sys.modules:
+        mpi4py.rc.initialize = False
+    from mpi4py import MPI
+
+    return " ".join(MPI.Get_library_version().split("\n")[0].rstrip("\0").split())
 
 
 @contextmanager

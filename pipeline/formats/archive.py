@@ -11,16 +11,22 @@ import os
 import re
 import stat
 import string
-from collections.abc import Callable, Iterator
+from array import array
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import date, timedelta
+from datetime import date
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from pipeline.config import Archive
 from pipeline.errors import BadData, ConfigError
 from pipeline.formats import traces
-from pipeline.records import DAY_NS, NS, Shard
+from pipeline.formats.patience import patient
+from pipeline.maths.days import days_within
+from pipeline.records import NS, Int, Shard, Shards
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +38,8 @@ DATE_FIELDS: dict[str, tuple[str, Callable[[date], int]]] = {
     "day": (r"\d{1,2}", lambda d: d.day),
     "julday": (r"\d{1,3}", lambda d: d.toordinal() - date(d.year, 1, 1).toordinal() + 1),
 }
+MOST_DATES = 64  # lists of days that are kept sorted out by date
+EPOCH = date(1970, 1, 1).toordinal()
 CODE = r"[A-Za-z0-9-]"
 CODE_FIELDS = {
     "network": CODE + "{1,8}",
@@ -40,6 +48,8 @@ CODE_FIELDS = {
     "band": CODE + "{2}",
     "channel": CODE + "{3}",
 }
+Codes = dict[str, str]
+Found = tuple[str, os.stat_result, Codes, list[date]]  # a file: path, status, codes and days that its path tells
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,30 +67,94 @@ class DataFile:
 
 
 def find_shards(archive: Archive, wanted: Callable[[str], bool], span_ns: tuple[int, int]) -> list[tuple[Shard, int]]:
-    """Every station and UTC day with data files in the half-open ``span_ns``, sorted, and the bytes of its files.
+    """`scan` as `Shard` objects, each with the bytes of its files."""
+    found = scan(archive, wanted, span_ns)
+    return list(zip(found.rows(), found.bytes.tolist(), strict=True))
+
+
+@patient
+def scan(archive: Archive, wanted: Callable[[str], bool], span_ns: tuple[int, int]) -> Shards:
+    """Every station and UTC day with data files in the half-open ``span_ns``: a plan without volumes.
 
     ``wanted("NET.STA")`` says which stations are looked at. A station has one shard a day, unless
     ``archive.all_bands``: that of the first band present of ``archive.bands`` and, of several location
     codes with this band, the first in alphabetical order ("" before "00"). Files of 0 bytes count only
     where there is nothing better. Raises ConfigError if the root is not a folder.
     """
-    days = _days(span_ns)
-    sizes: dict[tuple[date, str], dict[tuple[str, str], int]] = {}
-    for file in _search(archive, {}, [days], wanted):
-        shares = _channels(file, archive.bands)
-        for station, location, band in sorted(shares):
-            if band in archive.bands and wanted(station):
-                for day in file.days:
-                    found = sizes.setdefault((day, station), {})
-                    found[location, band] = found.get((location, band), 0) + file.size // len(shares)
-    chosen = (
-        (Shard(day, f"{station}.{location}", band), size)
-        for (day, station), found in sizes.items()
-        for (location, band), size in _choose(found, archive)
-    )
-    return sorted(chosen, key=lambda item: item[0])
+    seen, days = _Seen(), _days(span_ns)
+    last: Codes | None = None
+    for path, info, codes, left in _search(archive, {}, [days], wanted):
+        if codes is not last:  # files of one folder come one after the other
+            shares = _channels(DataFile(Path(path), info.st_size, tuple(left), codes), archive.bands)
+            mine = [seen.channel(*one) for one in sorted(shares) if one[2] in archive.bands and wanted(one[0])]
+            last = codes if _tells_channel(codes) else None
+        size = info.st_size // len(shares)
+        for channel in mine:
+            for day in left:
+                seen.add(channel, day.toordinal(), size, info.st_mtime_ns)
+    return seen.table(archive)
 
 
+class _Seen:
+    """Files seen, as columns of numbers: of millions of them some hundred megabytes."""
+
+    def __init__(self) -> None:
+        self._channels: dict[tuple[str, str, str], int] = {}  # ("NET.STA", location, band)
+        self._channel, self._day = array("l"), array("l")
+        self._size, self._modified_ns = array("q"), array("q")
+
+    def channel(self, station: str, location: str, band: str) -> int:
+        """Its number."""
+        return self._channels.setdefault((station, location, band), len(self._channels))
+
+    def add(self, channel: int, day: int, size: int, modified_ns: int) -> None:
+        self._channel.append(channel)
+        self._day.append(day)
+        self._size.append(size)
+        self._modified_ns.append(modified_ns)
+
+    def table(self, archive: Archive) -> Shards:
+        """One row a station, day, location and band that is chosen, sorted by (day, station, band)."""
+        key = np.array(self._day, np.int64) * max(1, len(self._channels)) + np.array(self._channel, np.int64)
+        order = np.argsort(key, kind="stable")
+        key = key[order]
+        first = np.flatnonzero(np.diff(key, prepend=-1))
+        if not len(first):
+            return Shards.empty()
+        size = np.add.reduceat(np.array(self._size, np.int64)[order], first)
+        changes_ns = np.add.reduceat(
+            np.array(self._modified_ns, np.int64)[order], first
+        )  # wraps, as only equality counts
+        day, channel = np.divmod(key[first], len(self._channels))
+        rows = self._chosen(archive, day, channel, size)
+        names = [(f"{station}.{location}", band) for station, location, band in self._channels]
+        stations, bands = (np.array(column, np.str_) for column in zip(*names, strict=True))
+        days = (day[rows] - EPOCH).astype("datetime64[D]").astype(np.str_)
+        columns = (days, stations[channel[rows]], bands[channel[rows]], size[rows], np.full(len(rows), ""))
+        return Shards(*columns, changes_ns[rows])
+
+    def _chosen(self, archive: Archive, day: Int, channel: Int, size: Int) -> Int:
+        """Rows of what becomes a shard, in the order of the plan."""
+        names = list(self._channels)
+        site = _ranks([(station,) for station, _, _ in names])
+        place = _ranks([(f"{archive.bands.index(band):04}", location) for _, location, band in names])
+        by_name = _ranks([(f"{station}.{location}", band) for station, location, band in names])
+        rows = np.arange(len(day))
+        if not archive.all_bands:
+            best = np.lexsort((place[channel], size == 0, site[channel], day))
+            group = day[best] * len(names) + site[channel[best]]
+            rows = best[np.flatnonzero(np.diff(group, prepend=-1))]
+        order: Int = np.lexsort((by_name[channel[rows]], day[rows]))
+        return rows[order]
+
+
+def _ranks(values: Sequence[tuple[str, ...]]) -> Int:
+    """Of each value its place among the sorted ones; equal values have the same."""
+    rank = {value: i for i, value in enumerate(sorted(set(values)))}
+    return np.array([rank[value] for value in values], np.int64)
+
+
+@patient
 def files_for(archive: Archive, shard: Shard, span_ns: tuple[int, int]) -> list[DataFile]:
     """The files that may hold data of ``shard``'s channels within ``span_ns``, sorted by path.
 
@@ -93,22 +167,17 @@ def files_for(archive: Archive, shard: Shard, span_ns: tuple[int, int]) -> list[
     known = {"network": network, "station": station, "band": shard.band}
     found: dict[Path, DataFile] = {}
     days = [[day] for day in _days((span_ns[0] - SPILL_NS, span_ns[1] + SPILL_NS))]  # one by one: dates are literal
-    for file in _search(archive, known, days, lambda name: name == f"{network}.{station}"):
+    layout = SDS if archive.layout == "sds" else archive.layout
+    told = {name for _, name, _, _ in string.Formatter().parse(layout)}
+    for path, info, codes, left in _search(archive, known, days, lambda name: name == f"{network}.{station}"):
+        file = DataFile(Path(path), info.st_size, tuple(left), {k: v for k, v in codes.items() if k in told})
         if _plain(file.codes.get("location", location)) == location and file.band in ("", shard.band):
             found[file.path] = file
     return [found[path] for path in sorted(found)]
 
 
 def _days(span_ns: tuple[int, int]) -> list[date]:
-    first = date(1970, 1, 1) + timedelta(days=span_ns[0] // DAY_NS)
-    n = max(0, -(-span_ns[1] // DAY_NS) - span_ns[0] // DAY_NS)
-    return [first + timedelta(days=i) for i in range(n)]
-
-
-def _choose(found: dict[tuple[str, str], int], archive: Archive) -> list[tuple[tuple[str, str], int]]:
-    """Which (location, band) of one station and day become shards."""
-    ranked = sorted(found.items(), key=lambda item: (item[1] == 0, archive.bands.index(item[0][1]), item[0][0]))
-    return ranked if archive.all_bands else ranked[:1]
+    return [date.fromordinal(EPOCH + day) for day in days_within(span_ns)]
 
 
 def _plain(location: str) -> str:
@@ -118,7 +187,7 @@ def _plain(location: str) -> str:
 def _channels(file: DataFile, bands: tuple[str, ...]) -> set[tuple[str, str, str]]:
     """("NET.STA", location, band) of the channels in ``file``: from its path, or else from its headers."""
     codes = file.codes
-    if file.band and {"network", "station", "location"} <= codes.keys():
+    if _tells_channel(codes):
         return {(f"{codes['network']}.{codes['station']}", _plain(codes["location"]), file.band)}
     try:
         headers = _headers(file.path)
@@ -140,6 +209,10 @@ def _channels(file: DataFile, bands: tuple[str, ...]) -> set[tuple[str, str, str
     }
 
 
+def _tells_channel(codes: Codes) -> bool:
+    return ("channel" in codes or "band" in codes) and {"network", "station", "location"} <= codes.keys()
+
+
 def _headers(path: Path) -> list[tuple[str, str, str, str]]:
     """(network, station, location, channel) of every trace. Raises BadData."""
     stream, _ = traces.read(path, headonly=True)
@@ -147,67 +220,84 @@ def _headers(path: Path) -> list[tuple[str, str, str, str]]:
     return sorted({(s.network.strip(), s.station.strip(), s.location.strip(), s.channel.strip()) for s in stats})
 
 
-def _search(
-    archive: Archive, known: dict[str, str], groups: list[list[date]], wanted: Callable[[str], bool]
-) -> Iterator[DataFile]:
+def _search(archive: Archive, known: Codes, groups: list[list[date]], wanted: Callable[[str], bool]) -> Iterator[Found]:
     """Files of each group of days in turn; what several groups need to see of the archive is looked at once."""
     if archive.root is None or not archive.root.is_dir():
         raise ConfigError(f"archive.root {archive.root} is not a folder: correct the path, or mount the archive")
 
-    def accept(codes: dict[str, str]) -> bool:
+    def accept(codes: Codes) -> bool:
         band = codes.get("channel", "")[:2] or codes.get("band", "")
         both = "network" in codes and "station" in codes
         return (not band or band in archive.bands) and (not both or wanted(f"{codes['network']}.{codes['station']}"))
 
-    root = archive.root.resolve()
     memory = lru_cache(maxsize=64)  # enough for the folders of a station, bounded for an archive of a million files
-    walk = _Walk(accept, memory(_listed), memory(partial(_status, root)))
+    status = partial(_status, archive.root.resolve())
+    walk = _Walk(accept, memory(_listed), memory(status), status)
     layout = SDS if archive.layout == "sds" else archive.layout
-    told = {name for _, name, _, _ in string.Formatter().parse(layout)}
     for days in groups:
-        for path, size, codes, left in walk.files(str(archive.root), Path(layout).parts, known, days):
-            yield DataFile(Path(path), size, tuple(left), {k: v for k, v in codes.items() if k in told})
+        yield from walk.files(str(archive.root), Path(layout).parts, known, days)
 
 
 @dataclass(frozen=True, slots=True)
 class _Walk:
     """Descends a path template, one folder level a template part, into matching folders only."""
 
-    accept: Callable[[dict[str, str]], bool]
+    accept: Callable[[Codes], bool]
     listed: Callable[[str], list[str]]
     status: Callable[[str], os.stat_result | None]
+    file_status: Callable[[str], os.stat_result | None]
+    dates: dict[Any, tuple[list[date], dict[tuple[int, ...], list[date]]]] = field(default_factory=dict)
 
-    def files(
-        self, folder: str, parts: tuple[str, ...], codes: dict[str, str], days: list[date]
-    ) -> Iterator[tuple[str, int, dict[str, str], list[date]]]:
-        """(path, bytes, codes, days) of each file."""
+    def files(self, folder: str, parts: tuple[str, ...], codes: Codes, days: list[date]) -> Iterator[Found]:
+        """(path, status, codes, days) of each file; the same ``codes`` object for those of the same codes."""
+        if len(parts) == 1:
+            for name, found, left in self._matching(folder, parts[0], codes, days):
+                path = f"{folder}/{name}"
+                info = self.file_status(path)
+                if info is not None and stat.S_ISREG(info.st_mode):
+                    yield path, info, found, left
+            return
         for name, found, left in self._matching(folder, parts[0], codes, days):
-            path = os.path.join(folder, name)  # noqa: PTH118 (a million of these)
+            path = f"{folder}/{name}"
             info = self.status(path)
-            if info is None:
-                continue
-            if len(parts) > 1 and stat.S_ISDIR(info.st_mode):
+            if info is not None and stat.S_ISDIR(info.st_mode):
                 yield from self.files(path, parts[1:], found, left)
-            elif len(parts) == 1 and stat.S_ISREG(info.st_mode):
-                yield path, info.st_size, found, left
 
     def _matching(
-        self, folder: str, part: str, codes: dict[str, str], days: list[date]
-    ) -> Iterator[tuple[str, dict[str, str], list[date]]]:
+        self, folder: str, part: str, codes: Codes, days: list[date]
+    ) -> Iterator[tuple[str, Codes, list[date]]]:
         """Names in ``folder`` that match, with the codes known and the days left by then."""
         pattern = re.compile(_pattern(part, codes, days))
-        dated = [k for k in pattern.groupindex if k in DATE_FIELDS]
-        by_date: dict[tuple[int, ...], list[date]] = {}
-        for day in days:
-            by_date.setdefault(tuple(DATE_FIELDS[k][1](day) for k in dated), []).append(day)
+        dated = tuple(k for k in pattern.groupindex if k in DATE_FIELDS)
+        coded = [k for k in pattern.groupindex if k in CODE_FIELDS]
+        by_date = self._by_date(days, dated)
+        known: dict[tuple[str, ...], Codes | None] = {}  # by what the name tells; None: not wanted
         for name in self._names(folder, pattern.pattern):
             match = pattern.fullmatch(name)
-            if match is not None:
-                groups = match.groupdict()
-                found = codes | {k: v for k, v in groups.items() if k in CODE_FIELDS}
-                left = by_date.get(tuple(int(groups[k]) for k in dated), [])
-                if left and self.accept(found):
-                    yield name, found, left
+            if match is None:
+                continue
+            left = by_date.get(tuple([int(match[k]) for k in dated]))
+            if left is None:
+                continue
+            told = tuple([match[k] for k in coded])
+            if told not in known:
+                found = codes | dict(zip(coded, told, strict=True))
+                known[told] = found if self.accept(found) else None
+            accepted = known[told]
+            if accepted is not None:
+                yield name, accepted, left
+
+    def _by_date(self, days: list[date], fields: tuple[str, ...]) -> dict[tuple[int, ...], list[date]]:
+        """The days of each combination of ``fields``; folders of one level ask for the same ``days`` often."""
+        kept = self.dates.get((id(days), fields))
+        if kept is None:
+            found: dict[tuple[int, ...], list[date]] = {}
+            for day in days:
+                found.setdefault(tuple(DATE_FIELDS[k][1](day) for k in fields), []).append(day)
+            if len(self.dates) > MOST_DATES:
+                self.dates.clear()
+            kept = self.dates[id(days), fields] = days, found  # the list is kept, too, so that its id stays its own
+        return kept[1]
 
     def _names(self, folder: str, pattern: str) -> list[str]:
         """Names in ``folder`` that may match, sorted; a pattern without freedom is not worth a listing."""

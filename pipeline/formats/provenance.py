@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
 from pipeline.config import Config
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, Storage
 from pipeline.formats import results, tables
 from pipeline.records import Picks, Stations, Table
-from pipeline.rundir import Folder, RunDir, require
+from pipeline.rundir import Folder, RunDir, publish, require
 
 
 def of_tables(*records: Table) -> str:
@@ -24,21 +27,76 @@ def of_tables(*records: Table) -> str:
     return total.hexdigest()
 
 
-def of_files(paths: list[Path]) -> str:
+class Memo:
+    """Digests of files as they were when they were last read, so that `status` need not read a whole run every time.
+
+    A cache: a file counts as unchanged while its size, time of change and number on the disk are the same.
+    """
+
+    def __init__(self, run_dir: RunDir) -> None:
+        self._path = run_dir.digests
+        self._before = _json(self._path) if self._path.exists() else {}
+        self._now: dict[str, object] = {}
+
+    def recall(self, name: str, paths: Sequence[Path], make: Callable[[], str]) -> str:
+        """What ``make`` made of ``paths``, under this name, when they were as they are now; or what it makes now."""
+        stamp = hashlib.sha256("\n".join(_stamp(path) for path in paths).encode()).hexdigest()
+        known = self._now.get(name) or self._before.get(name)
+        digest = known[stamp] if isinstance(known, dict) and stamp in known else make()
+        self._now[name] = {stamp: digest}
+        return str(digest)
+
+    def save(self) -> None:
+        """Keep what was asked for; where that is not possible, nothing is lost but time."""
+        if self._now != self._before:
+            with suppress(OSError, Storage), publish(self._path) as part:
+                part.write_text(json.dumps(self._now), "utf-8")
+
+
+def _stamp(path: Path) -> str:
+    try:
+        found = path.stat()
+    except OSError as e:
+        raise ConfigError(f"{path}: cannot be read: {e}") from e
+    return f"{path} {found.st_size} {found.st_mtime_ns} {found.st_ino}"
+
+
+def of_files(paths: list[Path], memo: Memo | None = None) -> str:
     """SHA-256 over the names and bytes of ``paths``. Raises ConfigError if one cannot be read."""
     total = hashlib.sha256()
     for path in paths:
-        try:
-            with path.open("rb") as file:
-                total.update(f"{path.name}\n{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
-        except OSError as e:
-            raise ConfigError(f"{path}: cannot be read: {e}") from e
+        digest = memo.recall(str(path), [path], partial(_of_file, path)) if memo else _of_file(path)
+        total.update(f"{path.name}\n{digest}\n".encode())
     return total.hexdigest()
+
+
+def _of_file(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as e:
+        raise ConfigError(f"{path}: cannot be read: {e}") from e
 
 
 def catalogue(config: Config, picks: Picks, stations: Stations) -> dict[str, str]:
     """What a catalogue is made of; `associate` writes it into both files of the catalogue."""
-    made_of = {"config": config.digest, "inputs": of_tables(picks, stations)}
+    return _catalogue(config, of_tables(picks, stations))
+
+
+def is_current(run_dir: RunDir, config: Config, memo: Memo) -> bool:
+    """Whether there is a catalogue and it is made of what the run holds now."""
+    if not (run_dir.events.exists() and run_dir.assignments.exists()):
+        return False
+
+    def inputs() -> str:
+        return of_tables(results.picks(run_dir), tables.read(run_dir.stations, Stations))
+
+    files = [*results.pick_files(run_dir), run_dir.stations]
+    return has_catalogue(run_dir, _catalogue(config, memo.recall("picks and stations", files, inputs)))
+
+
+def _catalogue(config: Config, inputs: str) -> dict[str, str]:
+    made_of = {"config": config.digest, "inputs": inputs}
     if config.associate.velocity_model is not None:
         made_of["velocity_model"] = of_files([config.associate.velocity_model])
     return made_of
@@ -50,14 +108,14 @@ def has_catalogue(run_dir: RunDir, made_of: dict[str, str]) -> bool:
     return all(path.exists() and made_of.items() <= tables.metadata(path).items() for path in paths)
 
 
-def comparison(run_dir: RunDir, config: Config) -> dict[str, str]:
+def comparison(run_dir: RunDir, config: Config, memo: Memo | None = None) -> dict[str, str]:
     """What a comparison is made of. Raises Incomplete or ConfigError if a file is missing."""
     paths = [require(run_dir.events, "associate"), require(run_dir.assignments, "associate")]
     paths += [require(run_dir.stations, "plan"), *results.pick_files(run_dir)]
     references = (config.compare.reference_events, config.compare.reference_picks)
     return {
         "config_digest": config.digest,
-        "inputs_digest": of_files(paths + [reference.path for reference in references if reference]),
+        "inputs_digest": of_files(paths + [reference.path for reference in references if reference], memo),
     }
 
 
@@ -68,20 +126,20 @@ def has_comparison(run_dir: RunDir, made_of: dict[str, str]) -> bool:
     return made_of.items() <= _json(run_dir.scorecard).items()
 
 
-def report(run_dir: RunDir) -> str:
+def report(run_dir: RunDir, memo: Memo | None = None) -> str:
     """What a report is made of: every file of the run that it reads, those that are there."""
     single = [run_dir.shards, run_dir.stations, run_dir.imported, run_dir.weights]
     single += [run_dir.events, run_dir.assignments, run_dir.scorecard]
     folders = [sorted(run_dir.folder(kind).rglob("*.*")) for kind in get_args(Folder)]
     found = [path for paths in (single, *folders) for path in paths if path.is_file() and path.name[0] != "."]
-    return of_files(sorted(set(found)))
+    return of_files(sorted(set(found)), memo)
 
 
-def has_report(run_dir: RunDir) -> bool:
+def has_report(run_dir: RunDir, memo: Memo | None = None) -> bool:
     """Whether the page is there and made of what the run holds now."""
     if not (run_dir.report.exists() and run_dir.account.exists()):
         return False
-    return _json(run_dir.account).get("inputs_digest") == report(run_dir)
+    return _json(run_dir.account).get("inputs_digest") == report(run_dir, memo)
 
 
 def _json(path: Path) -> dict[str, object]:

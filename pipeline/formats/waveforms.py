@@ -16,6 +16,7 @@ from pipeline.config import Archive
 from pipeline.errors import BadData, NoData
 from pipeline.formats import mseed, traces
 from pipeline.formats.archive import DataFile, files_for
+from pipeline.formats.patience import patient
 from pipeline.maths import signals
 from pipeline.maths.tracks import Axis, Findings, Piece, fill_row, window_axis
 from pipeline.records import NS, Bool, Float32, Shard, Waveform
@@ -47,10 +48,8 @@ def read_shard(
     core = shard.within_ns(span_ns)
     window = core[0] - round(context_s * NS), core[1] + round(context_s * NS)
     files = files_for(archive, shard, window)
-    if not files:
-        raise BadData(
-            f"no file: none is left in {archive.root} for {shard.id}, though the plan found some; is it mounted?"
-        )
+    if not any(shard.day in file.days for file in files):  # those of its neighbours tell nothing of it
+        raise BadData(f"no file: the plan found some and none is left; is the archive mounted? ({archive.root})")
     channels, notes = _load(files, shard, window)
     if not channels:
         raise NoData("; ".join([f"no usable component: no data of {shard.channel} in the span", *notes]))
@@ -206,6 +205,7 @@ def _edge(file: DataFile, day: date, window: tuple[int, int]) -> tuple[int, int,
     return None
 
 
+@patient
 def _read_file(file: DataFile, day: date, window: tuple[int, int]) -> tuple[list[obspy.Trace], list[str]]:
     """Traces of one file within the window around ``day``, and ObsPy's remarks. Raises BadData."""
     if file.size == 0:

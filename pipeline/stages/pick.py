@@ -1,169 +1,202 @@
-"""Stage `pick`: waveforms in, picks out, one published part a shard and picker, folded by day."""
+"""Stage `pick`: waveforms in, picks out, one published part a shard and picker, folded by volume."""
 
 from __future__ import annotations
 
-import json
 import logging
-import math
-import traceback
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
 
 from pipeline import meter
-from pipeline.cluster import exchange, roles, scratch
-from pipeline.cluster.exchange import Local, Lost, Scorer
+from pipeline.cluster import exchange, roles, scratch, stop
+from pipeline.cluster.claims import Claims, holders
+from pipeline.cluster.dealing import Task, ahead, awaited, deal, in_turn, rotated
+from pipeline.cluster.exchange import Local, Scorer
 from pipeline.cluster.roles import Role
-from pipeline.cluster.world import World, share
-from pipeline.config import Compute, Config, Pick
-from pipeline.errors import ConfigError, NoData
-from pipeline.formats import results, tables, waveforms
+from pipeline.cluster.world import World
+from pipeline.config import Config
+from pipeline.errors import Incomplete, Storage, is_storage, storage
+from pipeline.formats import results, tries
+from pipeline.formats import todo as todos
+from pipeline.formats.todo import UPDATE, Seen, Todo
 from pipeline.logs import Progress
-from pipeline.maths import triggers
-from pipeline.maths.spent import sentences, totals
+from pipeline.maths.spent import Spent, sentences, totals
 from pipeline.meter import Meter
-from pipeline.models import checked, weights
-from pipeline.models.native import build
-from pipeline.records import NS, Outcome, Picks, Runs, Scores, Shard, Shards, Waveform
-from pipeline.rundir import RunDir, of_pickers, publish, require
+from pipeline.models import begun
+from pipeline.records import Int
+from pipeline.rundir import RunDir, of_pickers, tidy
+from pipeline.stages import pick_shard
+from pipeline.stages.pick_shard import Found, Get, MakeRead, Makers, MakeScorer, Targets
 
 log = logging.getLogger(__name__)
-Reading = tuple[Waveform, tuple[str, ...]]  # and notes on what was repaired
-Get = Callable[[], Reading]
-Read = Callable[[Shard], Reading]
-MakeScorer = Callable[[Pick, Compute], Local]
-MakeRead = Callable[[Config, Scorer], Read]
-Makers = tuple[MakeScorer, MakeRead]
-Targets = Sequence[tuple[RunDir, Config]]  # of each picker, the main one first
+NOBODY: Int = np.empty(0, np.int64)
+Given = tuple[Task, Get]
 
 
-def local_scorer(pick: Pick, compute: Compute) -> Local:
-    """All pickers of the run on this rank. Raises ConfigError. Only a rank that scores carries torch."""
-    from pipeline.models.picker import Pickers
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What one rank is to read: about ``n`` shards, one after the other where each goes ``alone``."""
 
-    checked.require(pick, compute)
-    return Pickers.of(pick, compute)
-
-
-def archive_reader(config: Config, scorer: Scorer) -> Read:
-    """What reads a shard as ``scorer`` needs it."""
-    context_s = max(config.archive.context_s, scorer.context_s)
-
-    def read(shard: Shard) -> Reading:
-        span_ns, threads = config.run.span_ns, config.compute.threads
-        return waveforms.read_shard(config.archive, shard, context_s, scorer.rate_hz, span_ns, threads)
-
-    return read
+    tasks: Iterator[Task | None]
+    n: int
+    alone: bool
 
 
 def run(
     run_dir: RunDir,
     config: Config,
     world: World,
-    make_scorer: MakeScorer = local_scorer,
-    make_read: MakeRead = archive_reader,
+    make_scorer: MakeScorer = pick_shard.local_scorer,
+    make_read: MakeRead = pick_shard.archive_reader,
 ) -> Counter[str]:
-    """Pick every shard that has no result yet. Safe to kill and to repeat.
+    """Pick every shard that has no result yet and that no other living process picks. Safe to kill and to repeat.
 
-    Returns the tally of ends of this call's shards over all ranks. Raises ConfigError once more than
+    Returns the tally of ends of this call's shards over all ranks; "stopped" counts ranks that left early, because
+    they were told to, the plan was changed, or nothing could be written. Raises ConfigError once more than
     ``compute.max_failed`` shards of the run have failed, Lost if a scorer does not answer.
     """
-    plan = tables.read(require(run_dir.shards, "plan"), Shards)
-    targets = of_pickers(run_dir, config)
-    # One look at the disk, by one rank: the answer changes while others publish.
-    todo = world.bcast(results.missing(run_dir, plan.rows()) if world.rank == 0 else [])
-    tally: Counter[str] = Counter()
-    start = world.bcast(meter.new_start() if world.rank == 0 else "")
-    own = Meter(start, world.rank, config)
-    if todo:
-        # One rank decides, or nodes with and without a compiler would score differently.
-        targets = world.bcast(settled(targets) if world.rank == 0 else [])
-        own = Meter(start, world.rank, targets[0][1])
-        if world.rank == 0:
-            require_same_weights(targets)
-        everyone = roles.take(world, config.compute)  # here all wait for rank 0
-        mine = hand(plan, todo, [rank for rank, role in enumerate(everyone) if role.reads], world.rank)
-        own.on(everyone[world.rank].device)
-        tally = work(targets, mine, everyone[world.rank], world, (make_scorer, make_read), own)
+    if config.compute.dask:
+        from pipeline.cluster.dask import require_alone  # here, so that ranks need no Dask
+
+        require_alone(world.size)
+    with stop.listening():
+        start = world.bcast(meter.new_start() if world.rank == 0 else "")
+        targets, seen = of_pickers(run_dir, config), Seen.of(run_dir)
+        require_one_plan(run_dir, seen, world)
+        dirs = [each for each, _ in targets]
+        with Claims(run_dir.claims, config.compute.claim_timeout_s, partial(results.blame, dirs, seen.plan)) as claims:
+            if world.rank == 0:
+                clear(dirs, claims)
+            # One look at the disk, by one rank: the answer changes while others publish.
+            rows = world.bcast(
+                todos.to_try(run_dir, seen.plan, config.compute.max_tries) if world.rank == 0 else NOBODY
+            )
+            todo = Todo(run_dir, seen, rows, config.compute.max_tries, start)
+            tally = fold(targets, seen, claims, world)  # what is whole since an earlier start
+            own, others = Meter(start, world.rank, config), list[Spent]()
+            if len(rows):
+                # One rank decides, or nodes with and without a compiler would score differently.
+                targets = world.bcast(begun.settled(targets) if world.rank == 0 else [])
+                own = Meter(start, world.rank, targets[0][1])
+                if world.rank == 0:
+                    begun.require_same_weights(targets)
+                makers = (make_scorer, make_read)
+                if config.compute.dask:
+                    found, others = on_dask(targets, claims, todo, makers, own, len(rows))
+                    tally = tally + found
+                else:
+                    tally = tally + on_ranks(targets, claims, todo, makers, own, world, len(rows))
+            if not tally["stopped"]:
+                with own.time("fold"):
+                    tally = tally + fold(targets, seen, claims, world)
+        if len(rows):
+            _keep(run_dir, world, [own.spent, *others])
+    return tally
+
+
+def require_one_plan(run_dir: RunDir, seen: Seen, world: World) -> None:
+    """Raises Incomplete on all ranks if one has read another plan, for it was changed meanwhile."""
+    stamps = world.gather(seen.stamp)
+    if world.bcast(len(set(stamps)) > 1 if stamps else False):
+        raise Incomplete(f"{run_dir.shards}: the plan changed while it was read: run again")
+
+
+def clear(dirs: Sequence[RunDir], claims: Claims) -> None:
+    """Take away what killed processes left: files that were not published, claims, an update that did not end."""
+    for each in dirs:
+        tidy(each)
+    claims.tidy()
+    claims.settle(UPDATE)
+
+
+def on_ranks(
+    targets: Targets, claims: Claims, todo: Todo, make: Makers, own: Meter, world: World, n: int
+) -> Counter[str]:
+    """Pick all that can be claimed, about ``n`` shards, on the ranks of ``world``; the tally of all.
+
+    Shards of which or beside which a process died come last, one by one, while all other ranks rest: the next death
+    is of that shard alone, also where the death of one rank ends all.
+    """
+    everyone = roles.take(world, targets[0][1].compute)  # here all wait for rank 0
+    own.on(everyone[world.rank].device)
+    readers = [rank for rank, role in enumerate(everyone) if role.reads]
+
+    def turn(blocks: list[int], hands: list[int], suspects: bool) -> Counter[str]:
+        tasks: Iterator[Task | None] = iter(())
+        if world.rank in hands:
+            mine = rotated(blocks, hands.index(world.rank), len(hands))
+            tasks = deal(claims, mine, todo.is_open, partial(todo.left, suspects=suspects))
+        tally = work(targets, Turn(tasks, -(-n // len(hands)), suspects), everyone[world.rank], world, make, own)
+        claims.drop()  # what this rank leaves undone is free for others
+        return total(world, tally)
+
+    tally = turn(todo.blocks, readers, suspects=False)
+    suspects = world.bcast(todo.suspects() if world.rank == 0 and not tally["stopped"] else [])
+    return tally + turn(suspects, readers[:1], suspects=True) if suspects else tally
+
+
+def with_others(run_dir: RunDir) -> str:
+    """A sentence on who works on shards that nobody has tried yet; "" if nobody does, or there are none."""
+    who = holders(run_dir.claims)
+    n = len(results.untried(run_dir)) if who else 0
+    return f"{n} shards are left to {'; '.join(who)}" if n else ""
+
+
+def total(world: World, tally: Counter[str]) -> Counter[str]:
+    """Of all ranks."""
     tallies = world.gather(tally)
-    world.bcast(None)  # all parts are published
-    with own.time("fold"):
-        for each, _ in reversed(targets):
-            results.fold(each, of_days(plan.rows(), world))
-    world.gather(None)  # all days are folded
-    if todo:
-        _keep(run_dir, world, own)
     return world.bcast(sum(tallies, Counter()) if tallies else tally)
 
 
-def of_days(shards: list[Shard], world: World) -> list[Shard]:
-    """The shards of the days that are this rank's to fold."""
-    days = set(sorted({shard.day for shard in shards})[world.rank :: world.size])
-    return [shard for shard in shards if shard.day in days]
+def fold(targets: Targets, seen: Seen, claims: Claims, world: World) -> Counter[str]:
+    """Fold the volumes that are whole, each rank its own ones, and nobody those that another is folding.
+
+    The tally counts the ranks that had to leave that to the next start.
+    """
+    (run_dir, config), tally, volumes = targets[0], Counter[str](), list[str]()
+    most, volume_of = config.compute.max_tries, seen.plan.volumes
+    with gracefully(tally):
+        if world.rank == 0:
+            volumes = results.whole(run_dir, seen.plan, tries.aside(run_dir, most))
+    volumes = world.bcast(volumes)
+    with gracefully(tally):
+        for volume in volumes[world.rank :: world.size]:
+            if stop.asked():
+                break
+            claims.settle(f"fold-{volume}")
+            if claim := claims.take(f"fold-{volume}"):
+                seen.require_same(run_dir)
+                plan = seen.plan.take(volume_of == volume)
+                aside = tries.aside(run_dir, most, np.unique(plan.day).tolist())
+                if results.whole(run_dir, plan, aside):  # still: `orcolat retry` may have been faster
+                    for each, _ in reversed(targets):
+                        results.fold(each, plan, [volume], aside)
+                claim.release()
+    claims.drop()
+    return total(world, tally)
 
 
-def _keep(run_dir: RunDir, world: World, own: Meter) -> None:
+def _keep(run_dir: RunDir, world: World, own: list[Spent]) -> None:
     """Keep what all ranks spent, and say it."""
-    spent = world.gather(own.spent)
+    spent = list(chain.from_iterable(world.gather(own) or []))
     if spent:
-        meter.close(run_dir.meter, spent)
+        try:
+            meter.close(run_dir.meter, spent)
+        except Storage as e:  # no part of the results
+            log.warning("%s", e)
         for line in sentences(totals(spent)):
             log.info("%s", line)
 
 
-def settled(targets: Targets) -> list[tuple[RunDir, Config]]:
-    """The same with ``compute.engine`` "kernels" or "seisbench" instead of "auto", on CPUs."""
-    compute = targets[0][1].compute
-    if compute.engine != "auto" or compute.device != "cpu":
-        return list(targets)
-    reason = build.available()
-    if reason:
-        log.warning("picking with SeisBench's own networks, which takes several times as long: %s", reason)
-    chosen = compute.model_copy(update={"engine": "seisbench" if reason else "kernels"})
-    return [(run_dir, config.model_copy(update={"compute": chosen})) for run_dir, config in targets]
-
-
-def require_same_weights(targets: Targets) -> None:
-    """Note in each run directory with which weights it is picked, and by what: the last bits depend on that, too.
-
-    Raises ConfigError if it was begun with others.
-    """
-    for run_dir, config in targets:
-        names = config.pick.weights if config.pick.ensemble else (config.pick.weight,)
-        by = f"{config.compute.engine} on {config.compute.device.partition(':')[0]}"
-        mine = [{"name": name, "sha256": weights.digest(name), "engine": by} for name in names]
-        if not run_dir.weights.exists():
-            with publish(run_dir.weights) as part:
-                part.write_text(json.dumps(mine if config.pick.ensemble else mine[0], indent=1) + "\n")
-        noted = json.loads(run_dir.weights.read_text("utf-8"))
-        for old, new in zip(noted if isinstance(noted, list) else [noted], mine, strict=True):
-            if old.get("engine", by) != by:
-                raise ConfigError(
-                    f"{run_dir.weights}: this run was begun with {old['engine']}, not {by}, and probabilities would "
-                    "differ in their last bits: set compute.engine and compute.device as they were, begin a new run "
-                    'directory, or take the line "engine" out of this file to go on with a mixture'
-                )
-            if (old["name"], old["sha256"]) != (new["name"], new["sha256"]):
-                raise ConfigError(
-                    f"{run_dir.weights}: this run was begun with weights {old['name']} of sha256 {old['sha256'][:12]}, "
-                    f"not {new['sha256'][:12]}: bring those back, or begin a new run directory"
-                )
-
-
-def hand(plan: Shards, todo: Sequence[Shard], readers: list[int], rank: int) -> list[Shard]:
-    """The part of ``todo`` that is this ``rank``'s to read."""
-    size = dict(zip(plan.rows(), plan.bytes.tolist(), strict=True))
-    hands = share(todo, lambda shard: size[shard] + 1.0, len(readers))
-    return hands[readers.index(rank)] if rank in readers else []
-
-
-def work(targets: Targets, mine: list[Shard], role: Role, world: World, make: Makers, own: Meter) -> Counter[str]:
+def work(targets: Targets, turn: Turn, role: Role, world: World, make: Makers, own: Meter) -> Counter[str]:
     """What ``role`` asks of this rank: score until all its readers are done, or pick its own shards."""
-    config, (make_scorer, make_read) = targets[0][1], make
+    config, (make_scorer, make_read), tally = targets[0][1], make, Counter[str]()
     compute = config.compute.model_copy(update={"device": role.device})
     if role.clients:
         with own.time("load"):
@@ -171,16 +204,58 @@ def work(targets: Targets, mine: list[Shard], role: Role, world: World, make: Ma
         serve(scorer, role.clients, world, own, targets[0][0])
     elif role.server is not None:
         parent = scratch.folder(compute, readers=len(world.node))
-        with exchange.remote(world, role.server, parent, compute.answer_timeout_s) as remote:
+        with (
+            gracefully(tally),
+            exchange.remote(world, role.server, parent, compute.answer_timeout_s) as remote,
+            gracefully(tally),
+        ):
             read = own.timed(make_read(config, remote), "read")
-            return pick_shards(targets, mine, remote, waited(ahead(read, mine), own), own)
-    elif mine:
-        with own.time("load"):
-            scorer = make_scorer(config.pick, compute)
-        read = own.timed(make_read(config, scorer), "read")
-        gets = in_turn(read, mine) if role.device == "cpu" else waited(ahead(read, mine), own)
-        return pick_shards(targets, mine, scorer, gets, own)
-    return Counter()
+            gets = in_turn(read, turn.tasks) if turn.alone else waited(ahead(read, turn.tasks), own)
+            pick_shards(targets, remote, gets, own, turn.n, tally)
+    else:
+        with gracefully(tally):
+            if first := awaited(turn.tasks):  # a rank that comes too late need not load anything
+                with own.time("load"):
+                    scorer = make_scorer(config.pick, compute)
+                read, tasks = own.timed(make_read(config, scorer), "read"), chain([first], turn.tasks)
+                one_by_one = turn.alone or role.device == "cpu"
+                gets = in_turn(read, tasks) if one_by_one else waited(ahead(read, tasks), own)
+                pick_shards(targets, scorer, gets, own, turn.n, tally)
+    return tally
+
+
+def on_dask(
+    targets: Targets, claims: Claims, todo: Todo, makers: Makers, own: Meter, n: int
+) -> tuple[Counter[str], list[Spent]]:
+    """Have all that can be claimed, about ``n`` shards, picked by Dask workers; also what these spent."""
+    from pipeline.stages import pick_dask
+
+    blame = partial(results.blame, [each for each, _ in targets], todo.plan)
+    # A worker has one shard at a time, so that a death is of that one: nothing need go alone.
+    turns = (deal(claims, todo.blocks, todo.is_open, partial(todo.left, suspects=last)) for last in (False, True))
+    picking = pick_dask.Picking(targets, makers, own, blame)
+    with gracefully(picking.tally):
+        picking.work(chain.from_iterable(turns), n)
+    claims.drop()
+    return picking.tally, list(picking.spent.values())
+
+
+@contextmanager
+def gracefully(tally: Counter[str]) -> Iterator[None]:
+    """End this rank's work, and no other's, where nothing can be read or written, or it is told to stop."""
+    try:
+        yield
+    except Incomplete as e:  # or the plan was changed; no shard's fault
+        log.error("%s", e)
+        tally["stopped"] = 1
+    except OSError as e:  # an error of a shard's own files does not come here
+        if not is_storage(e):
+            raise
+        log.error("%s", storage(e))
+        tally["stopped"] = 1
+    if stop.asked():
+        log.warning("told to stop by %s: no more shards are begun", stop.asked())
+        tally["stopped"] = 1
 
 
 def serve(scorer: Local, clients: tuple[int, ...], world: World, own: Meter, run_dir: RunDir) -> None:
@@ -204,111 +279,26 @@ def serve(scorer: Local, clients: tuple[int, ...], world: World, own: Meter, run
     log.info("scored %d waveforms for ranks %s", calls, ", ".join(map(str, clients)))
 
 
-def in_turn(read: Read, shards: Sequence[Shard]) -> Iterator[Get]:
-    """What reads each shard."""
-    yield from (partial(read, shard) for shard in shards)
-
-
-def ahead(read: Read, shards: Sequence[Shard]) -> Iterator[Get]:
-    """As `in_turn`, but a thread reads the next shard while this rank is busy with, or waits for, the present one."""
-    with ThreadPoolExecutor(1, "read") as reader:
-        coming = deque(reader.submit(read, shard) for shard in shards[:1])
-        for i in range(len(shards)):
-            coming.extend(reader.submit(read, shard) for shard in shards[i + 1 : i + 2])
-            yield coming.popleft().result
-
-
-def waited(gets: Iterator[Get], own: Meter) -> Iterator[Get]:
-    """``gets``, the time that they take counted as waiting."""
-    return (own.timed(get, "wait") for get in gets)
+def waited(given: Iterator[Given], own: Meter) -> Iterator[Given]:
+    """The same, the time that getting takes counted as waiting."""
+    return ((task, own.timed(get, "wait")) for task, get in given)
 
 
 def pick_shards(
-    targets: Targets, shards: Sequence[Shard], scorer: Scorer, gets: Iterator[Get], own: Meter
-) -> Counter[str]:
-    """Pick ``shards``, each read by one of ``gets``."""
-    tally, progress = Counter[str](), Progress("picked shards", len(shards))
-    for shard, get in zip(shards, gets, strict=True):
-        tally += pick_shard(targets, shard, scorer, get, own)
+    targets: Targets, scorer: Scorer, given: Iterator[Given], own: Meter, share_n: int, tally: Counter[str]
+) -> None:
+    """Pick what is ``given``, about ``share_n`` shards, until there is no more or this process is told to stop."""
+    progress = Progress("picked shards", share_n)
+    for task, get in given:
+        if stop.asked():
+            break
+        ended = pick_shard.find(targets[0][1], len(targets), task.shard, scorer, get, own)
+        if task.claim.lost:  # another picks it
+            continue
+        with own.time("publish"):
+            tally.update(pick_shard.keep(targets, task.shard, ended, own.start))
+        if isinstance(ended, Found):
+            pick_shard.count(own, targets[0][1], task.shard, ended)
+        task.done()
         own.keep(targets[0][0].meter)
-        progress.step(shard.id)
-    return tally
-
-
-def pick_shard(targets: Targets, shard: Shard, scorer: Scorer, get: Get, own: Meter) -> Counter[str]:
-    """Pick one shard and publish how it ended; the one place where a shard's errors are caught."""
-    try:
-        ended = detect(targets, shard, scorer, get, own)
-    except NoData as e:
-        ended = [(Picks.empty(), Outcome(shard.id, "empty", str(e), 0, 0.0))] * len(targets)
-    except (ConfigError, Lost):
-        raise
-    except Exception as e:  # noqa: BLE001  a bad shard must not end the night: it is recorded and tried again
-        for run_dir, _ in targets:
-            results.write_failure(run_dir, shard, f"{type(e).__name__}: {e}", traceback.format_exc())
-        log.error("shard %s failed: %s", shard.id, e)
-        _stop_if_too_many(*targets[0])
-        return Counter({"failed": 1})
-    # The main picker last: what it has, all have.
-    with own.time("publish"):
-        for (run_dir, _), (picks, outcome) in reversed(list(zip(targets, ended, strict=True))):
-            results.write_part(run_dir, shard, picks, outcome)
-    picks, outcome = ended[0]
-    start, stop = shard.within_ns(targets[0][1].run.span_ns)
-    n_picks = sum(len(found) for found, _ in ended)
-    own.count(shards=1, picks=n_picks, data_s=outcome.valid_fraction * (stop - start) / NS)
-    return Counter({outcome.end: 1, "picks": len(picks)})
-
-
-def detect(targets: Targets, shard: Shard, scorer: Scorer, get: Get, own: Meter) -> list[tuple[Picks, Outcome]]:
-    """Read, score and pick one shard: what each picker found."""
-    config = targets[0][1]
-    span_ns = shard.within_ns(config.run.span_ns)
-    waveform, notes = get()
-    with own.time("wait" if isinstance(scorer, exchange.Remote) else "score"):
-        found = _scored(targets, shard, scorer, waveform)
-    fraction = _valid_fraction(waveform, span_ns)
-    ended = []
-    for runs in found:
-        with own.time("triggers"):
-            picks = triggers.picks(runs, waveform, shard.channel, config.pick.min_separation_s, span_ns)
-        ended.append((picks, Outcome(shard.id, "picked", "", len(picks), fraction, notes)))
-    return ended
-
-
-def _scored(targets: Targets, shard: Shard, scorer: Scorer, waveform: Waveform) -> tuple[Runs, ...]:
-    """The runs of each picker; their probabilities are saved if that is wished."""
-    if not targets[0][1].pick.save_probabilities:
-        return scorer.runs(waveform)
-    found, scores = scorer.both(waveform)
-    for (run_dir, _), each in zip(targets, scores, strict=True):
-        _save(run_dir, shard, each)
-    return found
-
-
-def _stop_if_too_many(run_dir: RunDir, config: Config) -> None:
-    failed, max_failed = results.failures(run_dir), config.compute.max_failed
-    if len(failed) > max_failed:
-        raise ConfigError(
-            f"{run_dir.root}: {len(failed)} shards failed, more than compute.max_failed = {max_failed}; the last: "
-            f"{failed[-1].shard}: {failed[-1].reason}. Tracebacks lie in {run_dir.folder('failed')}"
-        )
-
-
-def _valid_fraction(wave: Waveform, span_ns: tuple[int, int]) -> float:
-    """Share of the span with data."""
-    first, stop = (max(0, math.ceil((edge - wave.start_ns) / NS * wave.rate_hz)) for edge in span_ns)
-    inside = np.count_nonzero(wave.valid[first:stop])
-    return float(min(1.0, inside / ((span_ns[1] - span_ns[0]) / NS * wave.rate_hz)))
-
-
-def _save(run_dir: RunDir, shard: Shard, scores: Scores) -> None:
-    """Probability traces as NPZ: probability float16 (phases, n), phases, start_ns, rate_hz."""
-    with publish(run_dir.probabilities(shard)) as part, part.open("wb") as file:
-        np.savez_compressed(
-            file,
-            probability=scores.probability.astype(np.float16),
-            phases=np.array(scores.phases),
-            start_ns=np.int64(scores.start_ns),
-            rate_hz=np.float64(scores.rate_hz),
-        )
+        progress.step(task.shard.id)

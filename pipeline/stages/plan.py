@@ -8,12 +8,11 @@ import numpy as np
 
 from pipeline.cluster.world import World
 from pipeline.config import Compute, Config
-from pipeline.errors import ConfigError
-from pipeline.formats import archive, stations, tables, velocity
+from pipeline.formats import stations, tables, velocity
+from pipeline.formats.planning import plan_shards
 from pipeline.formats.reference import read_reference
-from pipeline.maths.names import site
 from pipeline.models import checked, weights
-from pipeline.records import Shard, Shards, Stations
+from pipeline.records import Shards, Stations
 from pipeline.rundir import RunDir, create, of_pickers, publish
 
 log = logging.getLogger(__name__)
@@ -72,51 +71,3 @@ def require_pickers(config: Config) -> None:
         Pickers.of(config.pick, config.compute)
     else:
         Pickers.of(config.pick.model_copy(update={"precision": "fp32"}), Compute())
-
-
-def plan_shards(config: Config, sites: Stations) -> Shards:
-    """The shards of the run; none where picks are imported."""
-    if config.archive.root is None:
-        return Shards.empty()
-    chosen = config.stations
-
-    def wanted(name: str) -> bool:
-        return stations.wanted(name, chosen.include, chosen.exclude)
-
-    found = archive.find_shards(config.archive, wanted, config.run.span_ns)
-    if not found:
-        raise ConfigError(
-            f"archive.root {config.archive.root}: no waveforms of the wanted stations between {config.run.start} and "
-            f"{config.run.end} in layout {config.archive.layout!r}; look at archive.layout, archive.bands and "
-            "stations.include"
-        )
-    stations.require(sites, sorted({site(shard.station) for shard, _ in found}))
-    require_epochs(sites, [shard for shard, _ in found])
-    return as_table(found)
-
-
-def as_table(found: list[tuple[Shard, int]]) -> Shards:
-    rows = sorted(found)
-    return Shards(
-        np.array([f"{shard.day:%Y-%m-%d}" for shard, _ in rows], np.str_),
-        np.array([shard.station for shard, _ in rows], np.str_),
-        np.array([shard.band for shard, _ in rows], np.str_),
-        np.array([size for _, size in rows], np.int64),
-    )
-
-
-def require_epochs(sites: Stations, shards: list[Shard]) -> None:
-    """Raises ConfigError that names the shards on whose day the station has no epoch."""
-    epochs: dict[str, list[tuple[int, int]]] = {}
-    for name, start, end in zip(sites.id.tolist(), sites.start_ns.tolist(), sites.end_ns.tolist(), strict=True):
-        epochs.setdefault(name, []).append((start, end))
-    lost = [
-        shard.id
-        for shard in shards
-        if not any(start < shard.span_ns[1] and end > shard.span_ns[0] for start, end in epochs[site(shard.station)])
-    ]
-    if lost:
-        raise ConfigError(
-            f"{len(lost)} shard(s) lie outside every epoch of their station in stations.files, the first: "
-            f"{', '.join(lost[:5])}; correct the epochs, or leave the stations out with stations.exclude"
-        )

@@ -15,8 +15,8 @@ from typing import Any, get_args
 from pipeline import commands, logs
 from pipeline.cluster.world import here, one_fails_all_fail
 from pipeline.commands import BAD_INPUT, BUG, INCOMPLETE
-from pipeline.config import Associate, Pick
-from pipeline.errors import Incomplete, OrcolatError
+from pipeline.config import Associate, Pick, is_no_path
+from pipeline.errors import Incomplete, OrcolatError, is_storage, storage
 
 log = logging.getLogger("pipeline")
 ASSOCIATORS: tuple[str, ...] = get_args(Associate.model_fields["associator"].annotation)
@@ -59,15 +59,21 @@ def main(argv: list[str] | None = None) -> int:
     try:
         with one_fails_all_fail(world, exit_code):
             code: int = args.command(args, world)
+            world.leave(code)
             return code
     except OrcolatError as e:
         log.error("%s", e)
+        return exit_code(e)
+    except OSError as e:
+        if not is_storage(e):
+            raise
+        log.error("%s", storage(e))
         return exit_code(e)
 
 
 def exit_code(error: BaseException) -> int:
     """What the exit code for ``error`` is."""
-    if isinstance(error, Incomplete):
+    if isinstance(error, Incomplete) or is_storage(error):
         return INCOMPLETE
     return BAD_INPUT if isinstance(error, OrcolatError) else BUG
 
@@ -90,15 +96,28 @@ def parser() -> argparse.ArgumentParser:
         if name == "run":
             _add_dask(sub)
     _add_estimate(sub)  # of `plan`, the last
+    _submit_parser(verbs.add_parser("submit", help="plan, and hand the rest in to Slurm"))
+    _nightly_parser(verbs.add_parser("nightly", help="one day from the archive to the report, and a line on it"))
     for name, what, function in (
         ("pick", "pick every station-day that has no result yet", commands.run_pick),
+        ("update", "plan what came to the archive or changed there since the run was planned", commands.run_update),
         ("import-picks", "take the picks of pick.source instead of picking waveforms", commands.run_import),
         ("report", "write report/index.html and print the account", commands.run_report),
+        ("account", "collect what Slurm has on record of the run's jobs", commands.run_account),
         ("status", "say what is done and what is missing; exit code 3 if anything is", commands.run_status),
     ):
-        _with_run_dir(verbs.add_parser(name, help=what, description=what), function)
+        sub = verbs.add_parser(name, help=what, description=what)
+        _with_run_dir(sub, function)
+        if name == "pick":
+            _add_dask(sub)
+    what = "forget that shards failed or were set aside: `orcolat pick` tries them again"
+    sub = verbs.add_parser("retry", help=what, description=what)
+    _with_run_dir(sub, commands.run_retry)
+    sub.add_argument("shards", nargs="*", metavar="SHARD", help="2024-06-01/OX.CIMO..HH, ...; default: all")
+    _audit_parser(verbs.add_parser("audit", help="account for every station-day: picked, or why not"))
     _add_associators(verbs.add_parser("associate", help="make events of the picks"))
     _add_compared(verbs.add_parser("compare", help="compare with the reference, or one associator with another"))
+    _doctor_parser(verbs.add_parser("doctor", help="is this machine fit for a run?"))
     _parity_parser(verbs.add_parser("parity", help="compare picks with FP32 SeisBench, any precision and device"))
     sub = verbs.add_parser("demo", help="write the synthetic demo archive")
     sub.add_argument("folder", type=Path, metavar="DIR", help="new folder for the archive")
@@ -107,6 +126,51 @@ def parser() -> argparse.ArgumentParser:
     _weights_parser(verbs.add_parser("weights", help="the pretrained pickers in the local store"))
     _config_parser(verbs.add_parser("config", help="check or show a configuration"))
     return top
+
+
+def _audit_parser(sub: argparse.ArgumentParser) -> None:
+    sub.description = (
+        "Account for every station-day of the run: shards planned = picked + empty + failed + set aside + missing, by "
+        "station and by day, and each day of a station without picks with its reason. Writes audit/index.html (with a "
+        "map of stations and days) and audit/audit.json, a summary to stdout. Exit code 0: every planned shard has "
+        "ended well and no file is late; else 3, also if nobody could look for late files."
+    )
+    sub.add_argument("--no-scan", action="store_true", help="do not look through the archive for late files")
+    _with_run_dir(sub, commands.run_audit)
+
+
+def _submit_parser(sub: argparse.ArgumentParser) -> None:
+    sub.description = (
+        "Plan the run, and hand in to Slurm what it still needs: an array of tasks that pick, then the events and "
+        "their comparison, then the report. [slurm] of the configuration says how; a site file brings [slurm] and "
+        "[compute] of one machine, which count instead of the configuration's. Handing in twice is safe."
+    )
+    _with_config(sub, commands.run_submit)
+    sub.add_argument("--run-dir", type=Path, required=True, metavar="DIR", help="where the run lives")
+    _add_site(sub)
+    sub.add_argument("--dry-run", action="store_true", help="plan, and only show the jobs")
+
+
+def _nightly_parser(sub: argparse.ArgumentParser) -> None:
+    sub.description = (
+        "Plan, pick, associate, compare and report one UTC day, in a run directory of its own; run.start and run.end "
+        "of the configuration do not count. One line on stdout says how it went. Run it again for a day that is "
+        "incomplete: only what is missing is done."
+    )
+    _with_config(sub, commands.run_nightly)
+    sub.add_argument(
+        "--for",
+        dest="day",
+        type=lambda text: None if text == "yesterday" else _day(text),
+        metavar="DAY",
+        help="yesterday (in UTC; the default), or 2024-06-01",
+    )
+    sub.add_argument("--runs", type=Path, default=Path("runs/nightly"), metavar="DIR", help="default: runs/nightly")
+    _add_site(sub)
+
+
+def _add_site(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--site", type=Path, metavar="FILE", help="TOML file with [slurm] and [compute] of this machine")
 
 
 def _add_associators(sub: argparse.ArgumentParser) -> None:
@@ -136,6 +200,21 @@ def _add_compared(sub: argparse.ArgumentParser) -> None:
         help=f"two of {', '.join(ASSOCIATORS)}; each needs a catalogue, see `orcolat associate --help`",
     )
     _with_run_dir(sub, commands.run_compare)
+
+
+def _doctor_parser(sub: argparse.ArgumentParser) -> None:
+    sub.description = (
+        "Look at this machine, or under mpiexec or srun at all nodes: MPI, what each rank does and on which GPU, "
+        "PyTorch, compiler, caches, memory, scratch, limits, and the file system of the run directory; with CONFIG "
+        "also at its weights, archive, stations and reference, and whether Slurm would take its jobs. One line a "
+        "check: ok, warn or FAIL, what was found, and the remedy. Exit code 2 if any is FAIL."
+    )
+    sub.add_argument("config", type=Path, nargs="?", metavar="CONFIG", help="TOML file")
+    sub.add_argument("--run-dir", type=Path, metavar="DIR", help="where a run lives or will live (default: here)")
+    sub.add_argument("--json", action="store_true", help="the findings as JSON")
+    _add_site(sub)
+    _add_set(sub)
+    sub.set_defaults(command=commands.run_doctor)
 
 
 def _parity_parser(sub: argparse.ArgumentParser) -> None:
@@ -244,9 +323,10 @@ def _add_dask(sub: argparse.ArgumentParser) -> None:
         "--dask",
         dest="set",
         action="append",
-        type=lambda text: f"compute.dask={text if '://' in text or text.isdecimal() else Path(text).resolve()}",
+        type=lambda text: f"compute.dask={text if is_no_path(text) else Path(text).resolve()}",
         metavar="WORKERS",
-        help="associate on so many processes of Dask, or on the workers of a scheduler: tcp://HOST:PORT, or its file",
+        help="work on so many processes of Dask (4, or 1-8 as there is work), in jobs of Slurm (slurm:1-64), or on the "
+        "workers of a scheduler: tcp://HOST:PORT, or its file",
     )
 
 

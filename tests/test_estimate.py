@@ -17,14 +17,13 @@ from pipeline.maths.spent import DAY_S, Spent
 from pipeline.records import DAY_NS, Shards
 from pipeline.rundir import RunDir, create
 from pipeline.stages import estimate as stage
-from pipeline.stages.plan import as_table
 from tests import bench_cpu, fakes
 from tests.test_config import GOOD
 
 COST = Cost(
     "w/x", "fp32", "cpu", "kernels", 2, 3.0, {"read": 0.5, "score": 2.0, "triggers": 0.25, "publish": 0.25}, 100.0
 )
-WORK = Work(shards=1200, station_days=1200.0, days=12, read_bytes=36 * 10**9)
+WORK = Work(shards=1200, station_days=1200.0, days=12, volumes=12, read_bytes=36 * 10**9)
 
 
 def test_on_one_rank_it_is_the_sum():
@@ -56,11 +55,11 @@ def test_with_gpus_the_slower_of_reading_and_scoring_sets_the_pace(ranks, gpus, 
     assert found.gpu_h == pytest.approx(gpus * found.wall_h)
 
 
-@pytest.mark.parametrize(("ranks", "days_of_one"), [(1, 12), (5, 3), (100, 1)])
-def test_each_day_is_folded_by_one_rank(ranks, days_of_one):
-    folding = replace(COST, seconds={**COST.seconds, "fold": 0.01})
-    alone, with_fold = (estimate.estimate(WORK, cost, Layout(ranks, threads=2)) for cost in (COST, folding))
-    assert (with_fold.wall_h - alone.wall_h) * 3600 == pytest.approx(1200 * 0.01 * days_of_one / 12)
+@pytest.mark.parametrize(("ranks", "volumes_of_one"), [(1, 12), (5, 3), (100, 1)])
+def test_each_volume_is_folded_by_one_rank(ranks, volumes_of_one):
+    folding, work = replace(COST, seconds={**COST.seconds, "fold": 0.01}), replace(WORK, days=36)
+    alone, with_fold = (estimate.estimate(work, cost, Layout(ranks, threads=2)) for cost in (COST, folding))
+    assert (with_fold.wall_h - alone.wall_h) * 3600 == pytest.approx(1200 * 0.01 * volumes_of_one / 12)
 
 
 def test_short_days_cost_their_share():
@@ -69,7 +68,7 @@ def test_short_days_cost_their_share():
 
 
 def test_no_work_takes_no_space_but_the_run():
-    found = estimate.estimate(Work(0, 0.0, 0, 0), COST, Layout(3))
+    found = estimate.estimate(Work(0, 0.0, 0, 0, 0), COST, Layout(3))
     assert (found.kept_bytes, found.kept_files) == (0.0, estimate.SINGLE_FILES)
 
 
@@ -86,6 +85,8 @@ def test_disk_and_files():
     assert found.peak_bytes == 1200 * 100 * 10 + 1200 * 1000 + probabilities
     assert found.kept_files == 24 + estimate.SINGLE_FILES + 1200 + 12
     assert found.peak_files == 2 * (1200 + 12) + estimate.SINGLE_FILES
+    fewer = estimate.estimate(replace(WORK, volumes=5), COST, Layout(1))  # of days that share their files
+    assert (fewer.kept_files, fewer.peak_files) == (10 + estimate.SINGLE_FILES, 1200 + 12 + estimate.SINGLE_FILES)
 
 
 def record(**values):
@@ -142,7 +143,7 @@ def test_the_estimate_of_what_was_done_is_what_it_took():
     """10 shards on one rank, and nothing between the stages: the cost gives the wall time back."""
     done = record(seconds={"load": 4.0, "read": 12.0, "score": 20.0, "publish": 4.0})
     cost = cost_of([done])
-    found = estimate.estimate(Work(10, 10.0, 1, 0), cost, Layout(1, 2))
+    found = estimate.estimate(Work(10, 10.0, 1, 1, 0), cost, Layout(1, 2))
     assert found.wall_h * 3600 == pytest.approx(done.wall_s)
 
 
@@ -164,12 +165,12 @@ def test_several_pickers_read_once():
 
 
 def test_the_work_of_a_plan_is_its_days_within_the_run():
-    plan = as_table([(shard, 10) for shard in fakes.shards(days=3, stations=4)])
+    plan = fakes.as_table([(shard, 10) for shard in fakes.shards(days=3, stations=4)])
     start = fakes.START_NS
     whole = stage.work_of(plan, (start, start + 3 * DAY_NS))
-    assert whole == Work(12, 12.0, 3, 120)
+    assert whole == Work(12, 12.0, 3, 1, 120)
     assert stage.work_of(plan, (start + DAY_NS // 2, start + 2 * DAY_NS)).station_days == 4 * 1.5
-    assert stage.work_of(Shards.empty(), (start, start + DAY_NS)) == Work(0, 0.0, 0, 0)
+    assert stage.work_of(Shards.empty(), (start, start + DAY_NS)) == Work(0, 0.0, 0, 0, 0)
 
 
 @pytest.fixture
@@ -178,7 +179,7 @@ def run(tmp_path):
     config = configs.load(tmp_path / "run.toml")
     run_dir = RunDir(tmp_path / "run")
     run_dir.root.mkdir()
-    plan = as_table([(shard, 1000) for shard in fakes.shards(days=4, stations=30)])
+    plan = fakes.as_table([(shard, 1000) for shard in fakes.shards(days=4, stations=30)])
     tables.write(run_dir.shards, plan)
     return run_dir, config, plan
 
@@ -199,9 +200,9 @@ def test_files_and_bytes_of_a_small_run(run):
     for shard in plan.rows():
         results.write_part(run_dir, shard, *many(shard))
     peak_files, peak_bytes = count(run_dir)
-    results.fold(run_dir, plan.rows())
+    results.fold(run_dir, plan)
     files, size = count(run_dir)
-    work = Work(len(plan), float(len(plan)), 4, 0)
+    work = Work(len(plan), float(len(plan)), 4, 1, 0)
     found = estimate.estimate(work, replace(COST, picks_a_day=200.0), Layout(1))
     assert found.kept_files - estimate.SINGLE_FILES == files
     assert found.peak_files - estimate.SINGLE_FILES - 4 == peak_files  # and a folder a day
@@ -274,7 +275,7 @@ def test_the_text_names_every_quantity(run, monkeypatch):
     monkeypatch.setattr(stage, "reference", lambda: [replace(COST, weight=config.pick.weight, source="the table")])
     text = stage.look(run_dir, config, ranks=2)
     assert "120 shards, at most 30.00 station-days" in text  # the run spans one day of the plan's four
-    for words in ("78.0 s on 2 rank(s)", "core-hours", "kB in 13 files", "in 129", "by           the table"):
+    for words in ("78.0 s on 2 rank(s)", "core-hours", "kB in 7 files", "in 129", "by           the table"):
         assert words in text
     monkeypatch.setattr(stage, "reference", list)
     assert "no measured cost of phasenet/original at fp32 on cpu" in stage.look(run_dir, config, ranks=2)

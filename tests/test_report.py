@@ -16,12 +16,14 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from pipeline.cluster.world import Alone
 from pipeline.errors import Incomplete
-from pipeline.formats import results, tables
+from pipeline.formats import results, tables, tries
 from pipeline.maths.overview import all_events, grid, times
 from pipeline.page import words
+from pipeline.plots.svg import date_axis
 from pipeline.records import NS, Assignments, ComparedEvents, Events, Outcomes, Picks, Shards
 from pipeline.stages import report
 from tests.fabricate import fabricate, text
@@ -253,6 +255,27 @@ def test_figures_are_well_formed_and_say_what_they_show(plain):
         assert len(root.get("aria-label")) > 20
 
 
+@pytest.mark.parametrize(
+    ("start", "days", "first"),
+    [
+        ("2024-05-06T18:00", 0.5, "18:00\n06 May 2024"),
+        ("2024-05-06", 5, "06\nMay 2024"),
+        ("2024-05-25", 14, "25\nMay 2024"),
+        ("2023-11-01", 200, "Nov\n2023"),
+        ("2019-01-01", 3000, "2019"),
+    ],
+)
+def test_the_first_label_of_a_date_axis_says_what_the_others_leave_out(start, days, first):
+    axis = Figure().add_subplot()
+    begin = np.datetime64(start, "s").astype(float) / 86_400
+    axis.set_xlim(begin, begin + days)
+    date_axis(axis)
+    axis.figure.draw_without_rendering()
+    labels = [label.get_text() for label in axis.get_xticklabels()]
+    assert labels[0] == first
+    assert not any("\n" in label for label in labels[1:])
+
+
 def test_names_from_outside_are_harmless(tmp_path):
     names = (EVIL, "A&B\"'><b onload=x>", "$x_1$", "-->")
     run_dir, config = fabricate(
@@ -261,8 +284,8 @@ def test_names_from_outside_are_harmless(tmp_path):
     tables.write(run_dir.events, evil_kind(tables.read(run_dir.events, Events)))
     compared = tables.read(run_dir.compared("events"), ComparedEvents)
     tables.write(run_dir.compared("events"), replace(compared, kind=text([EVIL] * len(compared))))
-    shard = results.planned(run_dir)[-1]
-    results.write_failure(run_dir, shard, EVIL, f"</pre>{EVIL}")
+    shard = results.planned(run_dir).rows()[-1]
+    tries.write(run_dir, shard, EVIL, f"</pre>{EVIL}")
     report.run(run_dir, config, Alone())
     page = Page(run_dir.report.read_text("utf-8"))
     assert page.tags["script"] == 1

@@ -19,7 +19,8 @@ class Work:
 
     shards: int
     station_days: float  # of data, at most: gaps are not known before the files are read
-    days: int  # calendar days
+    days: int  # calendar days: folders of parts
+    volumes: int  # of days that share a file of picks and one of outcomes
     read_bytes: int
     pickers: int = 1  # each with files of its own
 
@@ -59,16 +60,16 @@ class Layout:
 class Sizes:
     """Bytes of what is kept; measured by ``python -m tests.bench_campaign``."""
 
-    pick: float = 28.0  # of one pick in the file of its day
-    outcome: float = 6.0  # of one shard in the outcomes of its day
+    pick: float = 28.0  # of one pick in the file of its volume
+    outcome: float = 6.0  # of one shard in the outcomes of its volume
     day_file: float = 2600.0  # of a file with no row in it
-    part: float = 2600.0  # of a shard's own file, before its day is folded, without its picks
+    part: float = 2600.0  # of a shard's own file, before it is folded, without its picks
     probability: float = 0.0  # of one station-day, where they are kept
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """``peak_*``: while shards are picked and no day is folded, the worst case."""
+    """``peak_*``: while shards are picked and no volume is folded, the worst case."""
 
     wall_h: float
     core_h: float
@@ -138,7 +139,7 @@ def estimate(work: Work, cost: Cost, layout: Layout, sizes: Sizes | None = None)
 
     Shards are dealt evenly and no rank is done before its last: a rank has ``ceil(shards / readers)`` of them.
     Scoring on a CPU divides over the threads of a rank, all else runs on one. With GPUs, ranks read while GPUs
-    score, and the slower of the two sets the pace. In the end the days are folded, each by one rank.
+    score, and the slower of the two sets the pace. In the end the volumes are folded, each by one rank.
     """
     if layout.ranks < 1 or layout.threads < 1 or layout.gpus < 0:
         raise ValueError(f"{layout}: at least one rank and one thread")
@@ -146,8 +147,8 @@ def estimate(work: Work, cost: Cost, layout: Layout, sizes: Sizes | None = None)
     mine = ceil(work.shards / layout.readers) * (work.station_days / work.shards) if work.shards else 0.0
     ranks_s = mine * on_ranks
     gpus_s = ceil(work.shards / layout.gpus) / work.shards * work.station_days * on_gpus if on_gpus and mine else 0.0
-    folders = max(1, min(layout.ranks, work.days))
-    fold_s = cost.seconds.get(FOLDING, 0.0) * work.station_days * ceil(work.days / folders) / max(1, work.days)
+    folders = max(1, min(layout.ranks, work.volumes))
+    fold_s = cost.seconds.get(FOLDING, 0.0) * work.station_days * ceil(work.volumes / folders) / max(1, work.volumes)
     wall_h = (cost.load_s + max(ranks_s, gpus_s) + fold_s) / HOUR_S
     kept, peak, files, peak_files = _space(work, cost, sizes or Sizes())
     return Estimate(
@@ -174,12 +175,12 @@ def _day_s(cost: Cost, layout: Layout) -> tuple[float, float]:
 
 def _space(work: Work, cost: Cost, sizes: Sizes) -> tuple[float, float, int, int]:
     """Bytes kept, bytes at the peak, files kept, files and folders at the peak."""
-    shards, days = work.shards * work.pickers, work.days * work.pickers
+    shards, days, volumes = (n * work.pickers for n in (work.shards, work.days, work.volumes))
     picks = cost.picks_a_day * work.station_days * sizes.pick
-    kept = picks + shards * sizes.outcome + 2 * days * sizes.day_file
+    kept = picks + shards * sizes.outcome + 2 * volumes * sizes.day_file
     probabilities = work.pickers * work.station_days * sizes.probability
     probability_files = shards + days if sizes.probability else 0
     peak = max(kept, picks + shards * sizes.part) + probabilities
-    files = 2 * days + SINGLE_FILES + probability_files
+    files = 2 * volumes + SINGLE_FILES + probability_files
     peak_files = max(files, shards + days + SINGLE_FILES + probability_files)
     return kept + probabilities, peak, files, peak_files

@@ -13,6 +13,7 @@ import numpy as np
 from markupsafe import Markup
 
 from pipeline import config as configs
+from pipeline.config import Config
 from pipeline.maths.overview import Grid, grid, times
 from pipeline.page import rows, words
 from pipeline.page.inputs import Inputs
@@ -24,15 +25,12 @@ HERE = Path(__file__).parent
 
 def render(inputs: Inputs, books: dict[str, Any]) -> str:
     """The page as text. ``books`` is the account with verdict and state."""
-    script = (HERE / "report.js").read_text("utf-8")
     shown = rows.shown_events(inputs)
     shards, n_shards = rows.shard_rows(inputs)
     days = grid(inputs.shards, inputs.outcomes, inputs.picks)
-    return _template().render(
-        style=Markup((HERE / "report.css").read_text("utf-8")),
-        script=Markup(script),
-        script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        config=inputs.config,
+    return fill(
+        "report.html.j2",
+        inputs.config,
         toml=configs.dumps(inputs.config),
         books=books,
         scorecard=inputs.scorecard,
@@ -56,8 +54,25 @@ def render(inputs: Inputs, books: dict[str, Any]) -> str:
     )
 
 
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
+def fill(template: str, config: Config, **values: Any) -> str:
+    """A page of ``template``: one file, with its style and its script, and no other script is let run."""
+    script = (HERE / "report.js").read_text("utf-8")
+    return (
+        _environment()
+        .get_template(template)
+        .render(
+            style=Markup((HERE / "report.css").read_text("utf-8")),
+            script=Markup(script),
+            script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+            config=config,
+            **values,
+        )
+    )
+
+
+def _environment() -> jinja2.Environment:
+    """Where the templates of the pages are, with the filters that they use."""
+    found = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
@@ -65,8 +80,8 @@ def _template() -> jinja2.Template:
         lstrip_blocks=True,
     )
     shown = ("number", "instant", "interval", "plural", "refusals")
-    environment.filters.update({name: getattr(words, name) for name in shown})
-    return environment.get_template("report.html.j2")
+    found.filters.update({name: getattr(words, name) for name in shown})
+    return found
 
 
 def _statuses(inputs: Inputs, shown: list[int]) -> list[tuple[str, int, int]]:

@@ -15,8 +15,9 @@ from html import escape
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, num2date
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -118,8 +119,20 @@ def mark(status: str, label: str) -> Line2D:
     return line
 
 
+class Dates(ConciseDateFormatter):
+    """Short labels, the first with what all of them leave out in a second line: the month and the year, or the day."""
+
+    def format_ticks(self, values: Any) -> list[str]:
+        labels: list[str] = super().format_ticks(values)  # type: ignore[no-untyped-call]
+        if labels:
+            step = min(np.diff(values), default=1.0)  # days
+            form = "%H:%M\n%d %b %Y" if step < 1 else "%d\n%b %Y" if step < 28 else "%b\n%Y" if step < 365 else "%Y"
+            labels[0] = f"{num2date(values[0]):{form}}"  # type: ignore[no-untyped-call]
+        return labels
+
+
 def date_axis(ax: Axes, most: int = 9) -> None:
     """Label the x axis, in days since 1970, with UTC dates and times."""
     locator: Any = AutoDateLocator(minticks=2, maxticks=most)  # type: ignore[no-untyped-call]
     ax.xaxis.set_major_locator(locator)
-    ax.xaxis.set_major_formatter(ConciseDateFormatter(locator, zero_formats=ZERO, show_offset=False))  # type: ignore[no-untyped-call]
+    ax.xaxis.set_major_formatter(Dates(locator, zero_formats=ZERO, show_offset=False))  # type: ignore[no-untyped-call]

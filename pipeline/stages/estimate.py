@@ -13,6 +13,7 @@ from pipeline.config import Config
 from pipeline.errors import ConfigError
 from pipeline.formats import tables
 from pipeline.maths import estimate as maths
+from pipeline.maths.days import day_numbers
 from pipeline.maths.estimate import Cost, Estimate, Layout, Sizes, Work
 from pipeline.maths.spent import HOUR_S, duration
 from pipeline.records import DAY_NS, Shards
@@ -31,9 +32,7 @@ def look(run_dir: RunDir, config: Config, ranks: int, gpus: int = 0, costs: Path
         raise ConfigError(
             f'--gpus {gpus}, but compute.device = "cpu": add --set compute.device=cuda, or leave --gpus out'
         )
-    pickers = len(of_pickers(run_dir, config))
-    layout = Layout(ranks, config.compute.threads, gpus)
-    work = work_of(tables.read(require(run_dir.shards, "plan"), Shards), config.run.span_ns, pickers)
+    layout, work = Layout(ranks, config.compute.threads, gpus), _work(run_dir, config)
     size = f"{work.shards} shards, at most {work.station_days:.2f} station-days, {_size(work.read_bytes)} to read"
     cost = cost_for(run_dir, config, costs)
     if cost is None:
@@ -43,12 +42,27 @@ def look(run_dir: RunDir, config: Config, ranks: int, gpus: int = 0, costs: Path
     return "\n".join([f"plan         {size}", *_lines(found, cost, layout)])
 
 
+def wall_s(run_dir: RunDir, config: Config, ranks: int, gpus: int) -> float | None:
+    """Seconds that picking all of the plan would take; None where no cost is known. Raises Incomplete."""
+    cost = cost_for(run_dir, config, None)
+    if cost is None:
+        return None
+    return maths.estimate(_work(run_dir, config), cost, Layout(ranks, config.compute.threads, gpus)).wall_h * HOUR_S
+
+
+def _work(run_dir: RunDir, config: Config) -> Work:
+    """What the plan asks of all its pickers. Raises Incomplete if there is none."""
+    plan = tables.read(require(run_dir.shards, "plan"), Shards)
+    return work_of(plan, config.run.span_ns, len(of_pickers(run_dir, config)))
+
+
 def work_of(plan: Shards, span_ns: tuple[int, int], pickers: int = 1) -> Work:
     """What a plan asks of so many pickers within the run's half-open ``span_ns``."""
-    start = plan.day.astype("datetime64[ns]").astype(np.int64)
+    start = day_numbers(plan.day) * DAY_NS
     inside = np.minimum(start + DAY_NS, span_ns[1]) - np.maximum(start, span_ns[0])
-    days = float(np.maximum(inside, 0).sum() / DAY_NS)
-    return Work(len(plan), days, len(np.unique(plan.day)), int(plan.bytes.sum()), pickers)
+    days = float((np.maximum(inside, 0) / DAY_NS).sum())  # in ns the sum of a long run is more than int64 holds
+    n_days, volumes = len(np.unique(plan.day)), len(np.unique(plan.volumes))
+    return Work(len(plan), days, n_days, volumes, int(plan.bytes.sum()), pickers)
 
 
 def cost_for(run_dir: RunDir, config: Config, costs: Path | None) -> Cost | None:

@@ -44,13 +44,22 @@ def run(run_dir: RunDir, config: Config, world: World) -> None:
 
 def summary(run_dir: RunDir, config: Config) -> str:
     """Account, scores and path of the last report, a few lines for the terminal."""
-    books = json.loads(require(run_dir.account, "report").read_text("utf-8"))
-    return f"{words.terminal(books, config.archive.root is not None)}\nreport     {run_dir.report}"
+    return f"{words.terminal(_books(run_dir), config.archive.root is not None)}\nreport     {run_dir.report}"
+
+
+def verdict(run_dir: RunDir) -> str:
+    """The last report in one sentence."""
+    return str(_books(run_dir)["verdict"])
 
 
 def breaches(run_dir: RunDir) -> list[str]:
     """What did not add up in the account of the last report, one sentence each."""
-    found: list[str] = json.loads(require(run_dir.account, "report").read_text("utf-8"))["breaches"]
+    return list(_books(run_dir)["breaches"])
+
+
+def _books(run_dir: RunDir) -> dict[str, Any]:
+    """The account of the last report. Raises Incomplete if there is none."""
+    found: dict[str, Any] = json.loads(require(run_dir.account, "report").read_text("utf-8"))
     return found
 
 

@@ -2,47 +2,72 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import numpy as np
 
 from pipeline import meter
 from pipeline.config import Config
-from pipeline.formats import provenance, results, tables
-from pipeline.records import Shard, Stations
+from pipeline.formats import ledger, provenance, results, tries
+from pipeline.maths import coverage
+from pipeline.maths.coverage import ENDS
 from pipeline.rundir import RunDir, of_associators, of_pickers
 
 DONE = "done"
+SHOWN = 10  # of the shards that failed
 
 
-def unpicked(run_dir: RunDir) -> list[Shard]:
-    """Planned shards without a result; those that failed are among them. All, if there is no plan yet."""
-    return results.missing(run_dir, results.planned(run_dir))
+def unpicked(run_dir: RunDir) -> int:
+    """How many planned shards have no result; those that failed are among them."""
+    return len(results.untried(run_dir)) + len(results.notes(run_dir))
 
 
 def look(run_dir: RunDir, config: Config) -> tuple[bool, str]:
     """Whether the run is complete, and a text of a few lines that says what is missing."""
     if not run_dir.shards.exists():
         return False, f"{run_dir.root}: run {config.run.name!r}, not planned yet: run `orcolat plan`"
-    ends = Counter(results.outcomes(run_dir).end.tolist())
-    planned = len(results.planned(run_dir))
-    waiting = planned - sum(ends.values())
+    n, failed, breaches = _counts(run_dir, config.compute.max_tries)
+    set_aside = f"+ {n['set aside']} set aside " if n["set aside"] else ""
+    memo = provenance.Memo(run_dir)
+    states = _states(run_dir, config, not n["missing"], memo)
     lines = [
         f"run {config.run.name} ({config.digest[:12]}) in {run_dir.root}",
-        f"shards     {planned} planned = {ends['picked']} picked + {ends['empty']} empty + {ends['failed']} failed "
-        f"+ {waiting} missing",
+        f"shards     {n['planned']} planned = {n['picked']} picked + {n['empty']} empty + {n['failed']} failed "
+        f"{set_aside}+ {n['missing']} missing",
         *(f"{'spent' if at == 0 else '':10} {line}" for at, line in enumerate(meter.report(run_dir.meter))),
-        *(f"  failed   {failed.shard}: {failed.reason}" for failed in results.failures(run_dir)[:10]),
+        *(_failure(note, config.compute.max_tries) for note in failed[:SHOWN]),
+        *([f"           and {len(failed) - SHOWN:,} more"] if len(failed) > SHOWN else []),
+        *(f"BREACH     {breach}: look at `orcolat audit {run_dir.root}`" for breach in breaches),
+        *(f"{name:12} {state}" for name, state in states.items()),
     ]
-    states = _states(run_dir, config, waiting == 0)
-    lines += [f"{name:12} {state}" for name, state in states.items()]
     further = of_pickers(run_dir, config)[1:]
     lines += [f"picker       {alone.pick.weight} in {each.root}: {_of_picker(each, alone)}" for each, alone in further]
     lines += [
         f"associator   {alone.associate.associator} in {each.root}: {_catalogue_of(each, alone)}"
         for each, alone in of_associators(run_dir, config)
     ]
-    complete = not waiting and not ends["failed"] and all(state == DONE for state in states.values())
-    complete = complete and all(_is_there(each) for each, _ in further)
-    return complete, "\n".join([*lines, "complete" if complete else "incomplete: run it again"])
+    memo.save()
+    complete = n["planned"] == n["picked"] + n["empty"] and all(state == DONE for state in states.values())
+    complete = complete and not breaches and all(_is_there(each) for each, _ in further)
+    return complete, "\n".join([*lines, "complete" if complete else f"incomplete: {_remedy(run_dir, n)}"])
+
+
+def _remedy(run_dir: RunDir, n: dict[str, int]) -> str:
+    """What to do about shards that were set aside, which no run tries again, and about the rest."""
+    retry = f"{n['set aside']} set aside: mend what ails them, then `orcolat retry {run_dir.root}`"
+    return f"{retry}, and run it again" if n["set aside"] else "run it again"
+
+
+def _counts(run_dir: RunDir, max_tries: int) -> tuple[dict[str, int], list[tries.Note], list[str]]:
+    """Shards planned, and by how they ended; why some failed; results that are beyond the plan."""
+    notes, plan = tries.notes(run_dir), ledger.plan(run_dir)
+    ended = ledger.ended(run_dir, plan, notes, max_tries)
+    how = coverage.standing(plan, ended)
+    ends = np.bincount(how.end, minlength=len(ENDS)).tolist()
+    counts = {**dict(zip(ENDS, ends, strict=True)), "planned": len(plan)}
+    return counts, ledger.failed(plan, how, notes), coverage.beyond(ended, how)
+
+
+def _failure(note: tries.Note, max_tries: int) -> str:
+    return f"  {'aside ' if note.is_aside(max_tries) else 'failed'}   {note.shard}: {note.reason}"
 
 
 def _is_there(run_dir: RunDir) -> bool:
@@ -57,24 +82,23 @@ def _of_picker(run_dir: RunDir, config: Config) -> str:
 
 
 def _catalogue_of(run_dir: RunDir, config: Config) -> str:
-    stations = tables.read(run_dir.stations, Stations)
-    if run_dir.events.exists() and provenance.has_catalogue(
-        run_dir, provenance.catalogue(config, results.picks(run_dir), stations)
-    ):
+    memo = provenance.Memo(run_dir)
+    if provenance.is_current(run_dir, config, memo):
+        memo.save()
         return "has a catalogue"
     return f"no catalogue, or out of date: run `orcolat associate {run_dir.root}`"
 
 
-def _states(run_dir: RunDir, config: Config, all_ended: bool) -> dict[str, str]:
+def _states(run_dir: RunDir, config: Config, all_ended: bool, memo: provenance.Memo) -> dict[str, str]:
     """Of each later stage whether its result is there and made of what the run holds now."""
     done = {}
     if config.pick.source:
-        done["import-picks"] = run_dir.imported.exists()
-        all_ended = done["import-picks"]
-    made_of = provenance.catalogue(config, results.picks(run_dir), tables.read(run_dir.stations, Stations))
-    done["associate"] = all_ended and provenance.has_catalogue(run_dir, made_of)
-    done["compare"] = done["associate"] and provenance.has_comparison(run_dir, provenance.comparison(run_dir, config))
-    done["report"] = done["compare"] and provenance.has_report(run_dir)
+        done["import-picks"] = all_ended = run_dir.imported.exists()
+    done["associate"] = all_ended and provenance.is_current(run_dir, config, memo)
+    done["compare"] = done["associate"] and provenance.has_comparison(
+        run_dir, provenance.comparison(run_dir, config, memo)
+    )
+    done["report"] = done["compare"] and provenance.has_report(run_dir, memo)
     return {
         name: DONE if yes else f"missing or out of date: run `orcolat {name} {run_dir.root}`"
         for name, yes in done.items()

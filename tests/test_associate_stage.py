@@ -81,7 +81,8 @@ def planned(shards):
     if not shards:
         return Shards.empty()
     days, ids, bands = zip(*((f"{s.day:%Y-%m-%d}", s.station, s.band) for s in shards), strict=True)
-    return Shards(np.array(days), np.array(ids), np.array(bands), np.ones(len(shards), np.int64))
+    zeros = np.ones(len(shards), np.int64), np.full(len(shards), ""), np.zeros(len(shards), np.int64)
+    return Shards(np.array(days), np.array(ids), np.array(bands), *zeros)
 
 
 def picked(root, config, picks, sites=None, fold=True):
@@ -98,7 +99,7 @@ def picked(root, config, picks, sites=None, fold=True):
         mine = (picks.station == shard.channel) & (picks.time_ns >= a) & (picks.time_ns < b)
         results.write_part(run_dir, shard, picks.take(mine), Outcome(shard.id, "picked", "", int(mine.sum()), 1.0))
     if fold:
-        results.fold(run_dir, shards)
+        results.fold(run_dir, planned(shards))
     return run_dir
 
 

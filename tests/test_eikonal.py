@@ -326,7 +326,7 @@ def test_every_rank_is_given_the_same_table(tmp_path, config, monkeypatch):
 
     given = []
 
-    def seen(_observed, region, world, _dask):
+    def seen(_observed, region, world, *_dask):
         given.append((world.rank, region.travel_times.slowness_s_km.tobytes()))
         return Settled([], {})
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.cluster.world import World, share
-from pipeline.config import Associate, Config
+from pipeline.config import Associate, Config, Slurm
 from pipeline.errors import ConfigError
 from pipeline.formats import provenance, results, tables, traveltimes, velocity
 from pipeline.formats.stations import at
@@ -43,7 +43,7 @@ def run(run_dir: RunDir, config: Config, world: World) -> None:
     if given is None:
         return
     observed, region = given
-    found = find_events(observed, region, world, config.compute.dask)
+    found = find_events(observed, region, world, config.compute.dask, (config.slurm, run_dir.logs))
     if task is not None:
         events, assignments = catalogue(found.events, task.picks, observed, config.associate)
         check_account(len(task.picks), [event.picks for event in found.events], events, assignments)
@@ -148,13 +148,22 @@ def _homeless(site: Text, time_ns: Int) -> str:
     )
 
 
-def find_events(observed: Observed, region: Region, world: World, dask: int | str | Path = 0) -> Settled:
+def find_events(
+    observed: Observed,
+    region: Region,
+    world: World,
+    dask: int | str | Path = 0,
+    slurm: tuple[Slurm, Path] = (Slurm(), Path()),
+) -> Settled:
     """On rank 0 every event, row numbers counted in ``observed``, and what was refused; on other ranks nothing.
 
-    ``dask`` names the workers that find them (`Compute.dask`); 0: the ranks themselves.
+    ``dask`` names the workers that find them (`Compute.dask`), ``slurm`` their jobs and a folder for the logs of
+    these; 0: the ranks themselves.
     """
     work = associator.pieces(observed, region)
-    found = _by_workers(work, observed, region, dask) if dask and work else _by_rank(work, observed, region, world)
+    found = (
+        _by_workers(work, observed, region, dask, slurm) if dask and work else _by_rank(work, observed, region, world)
+    )
     gathered = world.gather(found)
     if gathered is None:
         return Settled([], {})
@@ -172,12 +181,15 @@ def _by_rank(work: list[Piece], observed: Observed, region: Region, world: World
     return found
 
 
-def _by_workers(work: list[Piece], observed: Observed, region: Region, dask: int | str | Path) -> list[Earthquake]:
+def _by_workers(
+    work: list[Piece], observed: Observed, region: Region, dask: int | str | Path, slurm: tuple[Slurm, Path]
+) -> list[Earthquake]:
     """All of the ``work``, done elsewhere."""
     from pipeline.cluster.dask import workers
+    from pipeline.cluster.dask_slurm import Jobs
 
     given = [(observed.take(piece.rows), piece) for piece in work]
-    with workers(dask) as hands:
+    with workers(dask, Jobs(*slurm)) as hands:
         solved = hands.map(associator.solve, given, region, [_effort(piece) for piece in work])
     return [event.shifted(piece.first) for piece, events in zip(work, solved, strict=True) for event in events]
 

@@ -119,6 +119,8 @@ class Mpi:
         if HYDRA not in os.environ and self._all_hear(code):
             self._go(code)
         logging.shutdown()
+        sys.stderr.flush()
+        time.sleep(LEAVE_S)  # mpiexec ends its helpers at once, and with them what they have not passed on
         self._comm.Abort(code)
         os._exit(code)
 

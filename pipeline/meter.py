@@ -116,10 +116,17 @@ class Meter:
     def keep(self, folder: Path, every_s: float = EVERY_S) -> None:
         """`write` the rank's own file in ``folder`` if the last time is ``every_s`` ago."""
         if time.monotonic() - self._written >= every_s:
-            try:
+            with leniently():
                 self.write(rank_file(folder, self._done))
-            except Storage as e:  # no part of the results
-                log.warning("%s", e)
+
+
+@contextmanager
+def leniently() -> Iterator[None]:
+    """Where records cannot be kept, a warning: they are no part of the results."""
+    try:
+        yield
+    except Storage as e:
+        log.warning("%s", e)
 
 
 def peak_gb() -> float:

@@ -288,18 +288,17 @@ def _left_out(run_dir: RunDir, plan: Shards) -> set[str]:
     return lacking
 
 
-def untried(run_dir: RunDir) -> Int:
-    """The rows of planned shards that have not ended, not even in failure."""
-    plan = planned(run_dir)
+def untried(run_dir: RunDir, plan: Shards) -> Int:
+    """The rows of ``plan`` whose shards have not ended, not even in failure."""
     noted = plan.rows_of([note.shard for note in tries.notes(run_dir)])
     return np.setdiff1d(open_rows(run_dir, plan), noted, assume_unique=True)
 
 
 def require_picked(run_dir: RunDir, imported: bool) -> None:
     """Raises Incomplete unless every planned shard has ended, be it in failure."""
-    open_ = untried(run_dir)
+    plan = planned(run_dir)
+    open_ = untried(run_dir, plan)
     if len(open_):
-        plan = planned(run_dir)
         names = ", ".join(plan.shard(row).id for row in open_[:5].tolist())
         raise Incomplete(
             f"{run_dir.root}: {len(open_)} shards are not picked yet ({names}, ...): run `orcolat pick` first"

@@ -21,7 +21,7 @@ from pipeline.cluster.exchange import Local, Scorer
 from pipeline.cluster.roles import Role
 from pipeline.cluster.world import World
 from pipeline.config import Config
-from pipeline.errors import Incomplete, Storage, is_storage, storage
+from pipeline.errors import Incomplete, is_storage, storage
 from pipeline.formats import results, tries
 from pipeline.formats import todo as todos
 from pipeline.formats.todo import UPDATE, Seen, Todo
@@ -144,7 +144,7 @@ def on_ranks(
 def with_others(run_dir: RunDir) -> str:
     """A sentence on who works on shards that nobody has tried yet; "" if nobody does, or there are none."""
     who = holders(run_dir.claims)
-    n = len(results.untried(run_dir)) if who else 0
+    n = len(results.untried(run_dir, results.planned(run_dir))) if who else 0
     return f"{n} shards are left to {'; '.join(who)}" if n else ""
 
 
@@ -186,10 +186,8 @@ def _keep(run_dir: RunDir, world: World, own: list[Spent]) -> None:
     """Keep what all ranks spent, and say it."""
     spent = list(chain.from_iterable(world.gather(own) or []))
     if spent:
-        try:
+        with meter.leniently():
             meter.close(run_dir.meter, spent)
-        except Storage as e:  # no part of the results
-            log.warning("%s", e)
         for line in sentences(totals(spent)):
             log.info("%s", line)
 

@@ -22,7 +22,7 @@ from pipeline.cluster.dask_slurm import Jobs
 from pipeline.cluster.dealing import Task
 from pipeline.cluster.exchange import Local
 from pipeline.config import Config
-from pipeline.errors import ConfigError, Storage
+from pipeline.errors import ConfigError
 from pipeline.formats import tries
 from pipeline.logs import Progress
 from pipeline.maths.spent import Spent
@@ -120,11 +120,9 @@ class Picking:
         self.spent[answer.worker] = replace(answer.spent, rank=rank)
         if time.monotonic() - self._kept_s >= meter.EVERY_S:
             self._kept_s = time.monotonic()
-            try:
+            with meter.leniently():
                 for spent in (self._own.spent, *self.spent.values()):
                     meter.write(meter.rank_file(self._run_dir.meter, spent), [spent])
-            except Storage as e:  # no part of the results
-                log.warning("%s", e)
 
 
 def on_worker(shard: Shard, job: Job) -> Answer:

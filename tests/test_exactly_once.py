@@ -18,7 +18,7 @@ from pipeline.cli import exit_code
 from pipeline.cluster import scratch, stop
 from pipeline.cluster.claims import TAKEN, Claims, look
 from pipeline.cluster.world import Alone
-from pipeline.commands import _complete
+from pipeline.commands.common import complete
 from pipeline.errors import Incomplete, Storage
 from pipeline.formats import results, tables, tries
 from pipeline.maths.late import Late, late
@@ -328,7 +328,7 @@ def test_told_to_stop_before_the_folding_is_incomplete_and_the_next_start_folds(
     with monkeypatch.context() as patch:
         patch.setattr(results, "whole", stops)
         assert picked(run_dir, config)["stopped"] == 1
-    assert _complete(run_dir, Alone()) == 0, "all shards are picked, but"
+    assert complete(run_dir, Alone()) == 0, "all shards are picked, but"
     assert not run_dir.folder("outcomes").exists()
     assert picked(run_dir, config) == {}
     assert snapshot(run_dir) == expected
@@ -388,7 +388,7 @@ def test_a_note_that_was_removed_by_hand_hides_nothing(tmp_path, config, expecte
     picked(run_dir, config)
     tries.forget(run_dir, [bad.id])
     assert picked(run_dir, config) == {}
-    assert _complete(run_dir, Alone()) == 3
+    assert complete(run_dir, Alone()) == 3
     assert update.retry(run_dir, config) == [bad.id]
     assert picked(run_dir, config)["picked"] == 1
     assert snapshot(run_dir) == expected

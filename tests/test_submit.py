@@ -1,5 +1,6 @@
 """Jobs handed in to Slurm, with programs in its place that note how they are called. A real one: tests/cluster."""
 
+import errno
 import os
 import shlex
 import sys
@@ -248,13 +249,19 @@ def test_a_night_says_one_line_whatever_happens(tmp_path, monkeypatch, capsys):
     def bug(*_):
         raise RuntimeError("a bug")
 
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device", "nights")
+
     night = ["--for", "2024-05-06", "--runs", str(tmp_path / "nights")]
     assert main(["nightly", "nowhere.toml", *night]) == 2
     config = tmp_path / "my.toml"
     config.write_text(configs.dumps(make_config(tmp_path, 1)))
-    monkeypatch.setattr("pipeline.commands._all_stages", bug)
+    monkeypatch.setattr("pipeline.commands.whole._all_stages", bug)
     with pytest.raises(RuntimeError, match="a bug"):
         main(["nightly", str(config), *night])
-    wrong, buggy = capsys.readouterr().out.splitlines()
+    monkeypatch.setattr("pipeline.commands.whole._all_stages", full)
+    assert main(["nightly", str(config), *night]) == 3
+    wrong, buggy, room = capsys.readouterr().out.splitlines()
     assert wrong.startswith("2024-05-06 FAILED: nowhere.toml: cannot read the configuration")
     assert buggy == "2024-05-06 FAILED: RuntimeError: a bug"
+    assert room.startswith("2024-05-06 INCOMPLETE: nights: ")

@@ -5,16 +5,42 @@ from __future__ import annotations
 import hashlib
 import logging
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
+from pipeline.config import Associate
+from pipeline.formats import velocity
+from pipeline.maths import traveltime
 from pipeline.maths.traveltime import TravelTimes
 from pipeline.maths.velocity import VelocityModel
 from pipeline.records import Float
-from pipeline.rundir import publish
+from pipeline.rundir import RunDir, publish
 
 log = logging.getLogger(__name__)
+Make = Callable[[VelocityModel, Float, float, tuple[float, float]], TravelTimes]
+
+
+def of_run(
+    run_dir: RunDir, settings: Associate, site_km: tuple[Float, Float, Float], recipe: str, make: Make
+) -> TravelTimes:
+    """From the whole box to all sites at x, y, z (n,); tables are made once and kept in the run directory.
+
+    ``make`` is what ``recipe`` names: it gets the model, the levels of the sites, the reach and the range of depths.
+    """
+    if settings.velocity_model is None:
+        return traveltime.uniform(settings.vp_km_s, settings.vs_km_s)
+    model = velocity.read(settings.velocity_model, settings.velocity_between, settings.z_km[1])
+    level_km = traveltime.levels_km(site_km[2])
+    reach_km = traveltime.reach_km(*site_km[:2], settings.x_km, settings.y_km)
+    made_of = digest(model, level_km, reach_km, settings.z_km, recipe)
+    found = read(run_dir.travel_times(made_of), made_of)
+    if found is None:
+        log.info("travel times of %s: %d levels, %.0f km far", settings.velocity_model, len(level_km), reach_km)
+        found = make(model, level_km, reach_km, settings.z_km)
+        write(run_dir.travel_times(made_of), found, made_of)
+    return found
 
 
 def digest(model: VelocityModel, level_km: Float, reach_km: float, z_km: tuple[float, float], recipe: str) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
-from pipeline.records import Float, Int
+from pipeline.records import Float, Float32, Int
 
 P, S = 0, 1
 LEAST_KM = 1e-3  # a source nearer than this to a station is as far as this
@@ -62,7 +62,7 @@ def reach_km(x_km: Float, y_km: Float, box_x_km: tuple[float, float], box_y_km: 
 
 @njit(cache=True)
 def travel_time(
-    slowness_s_km: Float,  # (n_distance, n_depth), of one level and phase
+    slowness_s_km: Float | Float32,  # (n_distance, n_depth), of one level and phase
     step_r_km: float,
     step_z_km: float,
     depth_km: float,

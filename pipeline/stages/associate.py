@@ -13,15 +13,15 @@ import numpy as np
 from pipeline.cluster.world import World, share
 from pipeline.config import Associate, Config, Slurm
 from pipeline.errors import ConfigError
-from pipeline.formats import provenance, results, tables, traveltimes, velocity
+from pipeline.formats import provenance, results, tables, traveltimes
 from pipeline.formats.stations import at
 from pipeline.logs import Progress
-from pipeline.maths import geo, names, traveltime
+from pipeline.maths import geo, names
 from pipeline.maths.traveltime import TravelTimes
 from pipeline.models import associator, eikonal
 from pipeline.models.associator import Settled
 from pipeline.models.associators import rules
-from pipeline.models.associators.observed import Earthquake, Network, Observed, Piece, Region
+from pipeline.models.associators.observed import Earthquake, Network, Observed, Piece, Region, place
 from pipeline.records import Assignments, Events, Int, Picks, Stations, Text
 from pipeline.rundir import RunDir, publish, require
 
@@ -82,18 +82,8 @@ def _given(run_dir: RunDir, task: Task, config: Config) -> tuple[Observed, Regio
 
 def travel_times(run_dir: RunDir, network: Network, settings: Associate) -> TravelTimes:
     """From the whole box to every station of ``network``; tables are made once and kept in the run directory."""
-    if settings.velocity_model is None:
-        return traveltime.uniform(settings.vp_km_s, settings.vs_km_s)
-    model = velocity.read(settings.velocity_model, settings.velocity_between, settings.z_km[1])
-    level_km = traveltime.levels_km(network.z_km)
-    reach_km = traveltime.reach_km(network.x_km, network.y_km, settings.x_km, settings.y_km)
-    made_of = traveltimes.digest(model, level_km, reach_km, settings.z_km, eikonal.RECIPE)
-    found = traveltimes.read(run_dir.travel_times(made_of), made_of)
-    if found is None:
-        log.info("travel times of %s: %d levels, %.0f km far", settings.velocity_model, len(level_km), reach_km)
-        found = eikonal.travel_times(model, level_km, reach_km, settings.z_km)
-        traveltimes.write(run_dir.travel_times(made_of), found, made_of)
-    return found
+    at_km = network.x_km, network.y_km, network.z_km
+    return traveltimes.of_run(run_dir, settings, at_km, eikonal.RECIPE, eikonal.travel_times)
 
 
 def _publish(run_dir: RunDir, events: Events, assignments: Assignments, about: dict[str, Any]) -> None:
@@ -108,14 +98,6 @@ def _tell(n_picks: int, n_kept: int, found: Settled) -> None:
     log.info("%d picks: %d in %d events, %d are noise", n_picks, n_kept, len(found.events), n_picks - n_kept)
     for rule, n in sorted(found.refused.items()):
         log.info("%d events were refused by associate.%s; their picks are noise", n, rule)
-
-
-def place(stations: Stations, settings: Associate) -> Network:
-    """``stations`` on the local plane, row by row."""
-    centre = settings.center_latitude_deg, settings.center_longitude_deg
-    x_km, y_km = geo.stereographic(stations.latitude_deg, stations.longitude_deg, *centre)
-    known = settings.station_elevation & np.isfinite(stations.elevation_m)
-    return Network(stations.id, x_km, y_km, np.where(known, -stations.elevation_m / 1000.0, 0.0))
 
 
 def observe(picks: Picks, stations: Stations, network: Network) -> Observed:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from pipeline.config import Associate
+from pipeline.maths import geo
 from pipeline.maths.traveltime import TravelTimes
-from pipeline.records import Float, Int, Table, Text, column
+from pipeline.records import Float, Int, Stations, Table, Text, column
 
 ALL_TIMES = (-(2**63), 2**63 - 1)  # of a piece that has no neighbours
 
@@ -19,6 +22,14 @@ class Network(Table):
     x_km: Float = column("float64", "km", "east of the centre")
     y_km: Float = column("float64", "km", "north of the centre")
     z_km: Float = column("float64", "km", "below sea level")
+
+
+def place(stations: Stations, settings: Associate) -> Network:
+    """``stations`` on the local plane, row by row."""
+    centre = settings.center_latitude_deg, settings.center_longitude_deg
+    x_km, y_km = geo.stereographic(stations.latitude_deg, stations.longitude_deg, *centre)
+    known = settings.station_elevation & np.isfinite(stations.elevation_m)
+    return Network(stations.id, x_km, y_km, np.where(known, -stations.elevation_m / 1000.0, 0.0))
 
 
 @dataclass(frozen=True, slots=True)

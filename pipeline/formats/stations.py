@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import obspy
+from obspy.core.inventory import Inventory
 
 from pipeline.errors import ConfigError
 from pipeline.records import Int, Stations, Text
@@ -154,14 +155,18 @@ def _read_file(path: Path) -> Iterator[Site]:
     return _read_xml(path) if text.lstrip().startswith("<") else _read_csv(path, text)
 
 
-def _read_xml(path: Path) -> Iterator[Site]:
+def inventory(path: Path) -> Inventory:
+    """What a StationXML holds. Raises ConfigError."""
     try:
-        inventory = obspy.read_inventory(glob.escape(str(path)))
+        return obspy.read_inventory(glob.escape(str(path)))
     except MemoryError:
         raise
     except Exception as e:  # ObsPy and lxml raise whatever they like
         raise ConfigError(f"{path}: not a readable StationXML: {type(e).__name__}: {e}") from e
-    for network in inventory:
+
+
+def _read_xml(path: Path) -> Iterator[Site]:
+    for network in inventory(path):
         for station in network:
             where = f"{path}, station {network.code}.{station.code}"
             values = (station.latitude, station.longitude, station.elevation)

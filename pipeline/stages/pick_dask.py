@@ -29,7 +29,7 @@ from pipeline.maths.spent import Spent
 from pipeline.meter import Meter
 from pipeline.models import weights
 from pipeline.records import Shard
-from pipeline.stages import pick_shard
+from pipeline.stages import pick_amplitudes, pick_shard
 from pipeline.stages.pick_shard import Failed, Found, Makers, Read, Targets
 
 log = logging.getLogger(__name__)
@@ -45,6 +45,7 @@ class Job:
     pickers: int
     makers: Makers
     weights: Mapping[str, str]  # SHA-256 by name
+    responses: Mapping[str, str]  # SHA-256 by path
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,8 @@ class Picking:
         self._targets, self._own, self._blame = targets, own, blame
         self._run_dir, self._config = targets[0]
         digests = {name: weights.digest(name) for name in self._config.pick.weights}
-        self._job = Job(own.start, self._config, len(targets), makers, digests)
+        responses = pick_amplitudes.digests(self._config)
+        self._job = Job(own.start, self._config, len(targets), makers, digests, responses)
         self._kept_s = time.monotonic()
         self.tally, self.spent = Counter[str](), dict[str, Spent]()
 
@@ -168,7 +170,7 @@ def device(seen: Sequence[str], worker: str) -> str:
 
 
 def _require_same_inputs(job: Job) -> None:
-    """Raises ConfigError unless this worker has the archive and the same weights."""
+    """Raises ConfigError unless this worker has the archive, the same weights and the same instrument responses."""
     root = job.config.archive.root
     if root is None or not root.is_dir() or not any(root.iterdir()):
         raise ConfigError(f"archive.root {root}: no files there on a Dask worker: it needs the archive at this path")
@@ -179,3 +181,6 @@ def _require_same_inputs(job: Job) -> None:
                 f"weight {name} has sha256 {mine[:12]} on a Dask worker, not {digest[:12]}: copy the folder "
                 f"{weights.store()} there ($ORCOLAT_WEIGHTS names another)"
             )
+    if pick_amplitudes.digests(job.config) != job.responses:
+        names = ", ".join(job.responses) or "the files of [stations]"
+        raise ConfigError(f"{names}: not the same on a Dask worker: it needs the instrument responses at these paths")

@@ -21,6 +21,7 @@ from pipeline.meter import Meter
 from pipeline.models import checked
 from pipeline.records import NS, Outcome, Picks, Runs, Scores, Shard, Waveform
 from pipeline.rundir import RunDir, publish
+from pipeline.stages import pick_amplitudes
 
 log = logging.getLogger(__name__)
 Reading = tuple[Waveform, tuple[str, ...]]  # and notes on what was repaired
@@ -85,11 +86,12 @@ def _detect(config: Config, shard: Shard, scorer: Scorer, get: Get, own: Meter) 
     with own.time("wait" if isinstance(scorer, exchange.Remote) else "score"):
         found, scores = _scored(config, scorer, waveform)
     fraction = _valid_fraction(waveform, span_ns)
-    ended = []
-    for runs in found:
-        with own.time("triggers"):
-            picks = triggers.picks(runs, waveform, shard.channel, config.pick.min_separation_s, span_ns)
-        ended.append((picks, Outcome(shard.id, "picked", "", len(picks), fraction, notes)))
+    apart_s = config.pick.min_separation_s
+    with own.time("triggers"):
+        picked = [triggers.picks(runs, waveform, shard.channel, apart_s, span_ns) for runs in found]
+    with own.time("amplitudes"):
+        picked, more = pick_amplitudes.measured(config, shard, waveform, picked)
+    ended = [(each, Outcome(shard.id, "picked", "", len(each), fraction, notes + more)) for each in picked]
     return Found(ended, scores)
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import reduce
 from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,7 +23,7 @@ from pipeline.models.engine import PHASES, Engine, Loaded, Precision
 from pipeline.models.generic import ROWS, Layout, Part, Points
 from pipeline.models.kernels import kernels_for
 from pipeline.models.networks import Network, SeisBench
-from pipeline.records import Int, Runs, Scores, Waveform
+from pipeline.records import NS, Int, Runs, Scores, Waveform
 
 SCREEN = 0.7  # of the thresholds
 AROUND = 150  # samples on both sides of a candidate that are FP32 too
@@ -77,6 +78,17 @@ class Picker:
         sampling rate than the model's.
         """
         return _scores(self.traced(load(self.engines, waveform)), waveform)
+
+    def scores_in(self, waveform: Waveform, first: int, stop: int) -> Scores:
+        """The `scores` of samples ``first`` to ``stop`` (exclusive) alone, in FP32.
+
+        They are of the windows that ``waveform`` as a whole has, but only those that see the samples are evaluated.
+        """
+        spans = np.array([[first, stop]], np.int64)
+        pairs = zip(self.engines, load(self.engines, waveform), strict=True)
+        trace = self._combined([engine.refined(part, spans) for engine, part in pairs])
+        start_ns = waveform.start_ns + round(first * NS / waveform.rate_hz)
+        return Scores(trace.cpu().numpy(), PHASES, start_ns, waveform.rate_hz)
 
     def runs(self, waveform: Waveform) -> Runs:
         """Where the probabilities reach the thresholds. Raises ConfigError as `scores`."""

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Writes the report, of whatever there is, and ends as `orcolat status` does: 3 if anything is missing.
+# Writes the report, of whatever there is, and ends as `orcolat status` does: 3 if anything is missing. If nothing is, it
+# ends as `orcolat gate` does: 4 if the gate failed.
 #SBATCH --job-name=orcolat-report
 #SBATCH --requeue
 #SBATCH --open-mode=append
@@ -9,5 +10,8 @@ export ORCOLAT_HOME=${ORCOLAT_HOME:-${SLURM_SUBMIT_DIR:-$PWD}}
 # shellcheck source=env/cpu.sh
 source "${ORCOLAT_ENV:-$ORCOLAT_HOME/env/cpu.sh}"
 python -m pipeline account "$run_dir"
+gate=0
+python -m pipeline gate "$run_dir" || gate=$?
 python -m pipeline report "$run_dir"
 python -m pipeline status "$run_dir"
+exit "$gate"

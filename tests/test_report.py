@@ -12,6 +12,7 @@ from collections import Counter
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote
 from xml.etree import ElementTree
 
 import numpy as np
@@ -21,11 +22,13 @@ from matplotlib.figure import Figure
 from pipeline.cluster.world import Alone
 from pipeline.errors import Incomplete
 from pipeline.formats import results, tables, tries
-from pipeline.maths.overview import all_events, grid, times
+from pipeline.maths.overview import all_events, grid, positions, times
 from pipeline.page import words
+from pipeline.page.data import FATES
 from pipeline.plots.svg import date_axis
 from pipeline.records import NS, Assignments, ComparedEvents, Events, Outcomes, Picks, Shards
 from pipeline.stages import report
+from pipeline.stages.report_records import MOST_PICKS
 from tests.fabricate import fabricate, text
 from tests.worlds import srun
 
@@ -38,7 +41,7 @@ class Page(HTMLParser):
     def __init__(self, markup: str) -> None:
         super().__init__(convert_charrefs=True)
         self.tags, self.ids, self.addresses, self.handlers, self.text = Counter(), Counter(), [], [], []
-        self.events = []
+        self.events, self.scripts = [], []
         self.feed(markup)
 
     def handle_starttag(self, tag, attrs):
@@ -50,8 +53,10 @@ class Page(HTMLParser):
                 self.addresses.append(value)
             if name.startswith("on"):
                 self.handlers.append(name)
-        if dict(attrs).get("class") == "event":
+        if tag == "tr" and dict(attrs).get("class") == "event":
             self.events.append(dict(attrs))
+        if tag == "script":
+            self.scripts.append(dict(attrs).get("type", "a script"))
 
     def handle_data(self, data):
         self.text.append(data)
@@ -61,6 +66,11 @@ def made(tmp_path, **wanted):
     run_dir, config = fabricate(tmp_path, **wanted)
     report.run(run_dir, config, Alone())
     return run_dir, config, run_dir.report.read_text("utf-8")
+
+
+def data_of(page):
+    """What the script of the page draws."""
+    return json.loads(page.split('<script type="application/json" id="data">')[1].split("</script>")[0])
 
 
 def rows(table):
@@ -227,7 +237,7 @@ def test_page_loads_nothing_and_its_policy_admits_only_its_script(plain):
     page = Page(plain[2])
     outside = [a for a in page.addresses if not a.startswith(("#", "data:image/png;base64,"))]
     assert outside == []
-    assert page.tags["script"] == 1
+    assert page.scripts == ["application/json", "a script"]  # the first is no script, but data
     assert not set(page.tags) & {"link", "iframe", "object", "embed", "base", "form", "img", "video", "audio"}
     assert page.handlers == []
     assert re.findall(r"@import|url\((?!#)", plain[2]) == []
@@ -240,10 +250,24 @@ def test_page_loads_nothing_and_its_policy_admits_only_its_script(plain):
 
 def test_links_of_the_map_lead_to_events_of_the_list(plain):
     page = Page(plain[2])
-    links = {a[1:] for a in page.addresses if re.fullmatch(r"#e\d+", a)}
+    links = {unquote(a[1:]) for a in page.addresses if re.match(r"#(event|reference)=", a)}
     assert len(links) == 34
     assert all(page.ids[name] == 1 for name in links)
     assert [name for name, n in page.ids.items() if n > 1] == []
+
+
+def test_every_event_is_in_the_data_of_the_page(plain):
+    run_dir, config, page = plain
+    inputs, found = report.read(run_dir, config), data_of(page)["events"]
+    start_ns = config.run.span_ns[0]
+    lat, lon, depth_km = positions(inputs.events)
+    assert found["ours"] == inputs.events.ours.tolist()
+    assert found["theirs"] == inputs.events.theirs.tolist()
+    assert [found["status"]["names"][k] for k in found["status"]["at"]] == inputs.events.status.tolist()
+    np.testing.assert_allclose(found["t"], (times(inputs.events) - start_ns) / 1e6, atol=0.5)
+    for name, values, half in (("lat", lat, 6e-5), ("lon", lon, 6e-5), ("z", depth_km, 6e-3)):
+        np.testing.assert_allclose(np.array(found[name], float), values, atol=half)
+    assert found["m"] == [None if m != m else pytest.approx(m, abs=6e-3) for m in inputs.events.magnitude.tolist()]
 
 
 def test_figures_are_well_formed_and_say_what_they_show(plain):
@@ -288,7 +312,7 @@ def test_names_from_outside_are_harmless(tmp_path):
     tries.write(run_dir, shard, EVIL, f"</pre>{EVIL}")
     report.run(run_dir, config, Alone())
     page = Page(run_dir.report.read_text("utf-8"))
-    assert page.tags["script"] == 1
+    assert page.scripts == ["application/json", "a script"]
     assert (
         page.tags["b"] == Page(made(tmp_path / "tame", n_stations=8, n_events=6, n_missed=2, n_failed=1)[2]).tags["b"]
     )
@@ -330,21 +354,29 @@ def test_a_long_list_is_cut_and_says_so(tmp_path):
 
 def test_picks_of_an_event_say_what_the_analyst_has(tmp_path):
     run_dir, config, page = made(tmp_path)
-    inputs = report.read(run_dir, config)
+    inputs, data = report.read(run_dir, config), data_of(page)
     row = next(i for i, status in enumerate(inputs.events.status.tolist()) if status == "missed")
-    part = page.split(f'id="e{row}"')[1].split("</tbody>\n</table>")[0].split("</table>")[0]
-    assert part.count("not picked by us") == 2
-    assert part.count("picked by us +0.05 s, in noise") == 2
+    fates = Counter(FATES[pick[5]] for pick in data["picks"][str(row)])
+    assert fates == {"missed": 2, "noise": 2}
+    differences = [pick[2] - pick[3] for pick in data["picks"][str(row)] if FATES[pick[5]] == "noise"]
+    assert differences == [50, 50]  # ms, ours minus theirs
     matched = next(i for i, status in enumerate(inputs.events.status.tolist()) if status == "matched")
-    n = np.count_nonzero(inputs.assignments.event == inputs.events.ours[matched])
-    part = page.split(f'id="e{matched}"')[1].split("</table>")[0]
-    assert part.count("<tr><td") == 1 + n
+    mine = inputs.assignments.take(inputs.assignments.event == inputs.events.ours[matched])
+    picks = data["picks"][str(matched)]
+    assert [data["channels"][pick[0]] for pick in picks] == mine.take(np.argsort(mine.time_ns)).station.tolist()
+    assert {FATES[pick[5]] for pick in picks} <= {"same", ""}
+    after_ms = (mine.time_ns - int(times(inputs.events)[matched])) / 1e6
+    np.testing.assert_allclose(sorted(pick[2] for pick in picks), np.sort(after_ms), atol=0.5)
+    for pick in picks:
+        assert pick[8] == pytest.approx(pick[2] - pick[4], abs=1)  # the residual is observed minus predicted
 
 
 def test_a_big_run_stays_a_small_page(tmp_path):
     run_dir, _, page = made(tmp_path, n_events=2500, n_stations=80, n_days=15, n_missed=200)
     assert "data:image/png;base64," in page
     assert 100_000 < run_dir.report.stat().st_size < 4_000_000
+    assert len(data_of(page)["events"]["t"]) == 2700
+    assert sum(map(len, data_of(page)["picks"].values())) <= MOST_PICKS
 
 
 STATES = {

@@ -4,42 +4,73 @@ from __future__ import annotations
 
 from collections import Counter
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 
-from pipeline.maths import geo
+from pipeline.maths import interest
 from pipeline.maths.names import site
 from pipeline.maths.overview import Grid, positions, times
+from pipeline.page import words
 from pipeline.page.inputs import Inputs
-from pipeline.page.words import instant, number
-from pipeline.records import Table, Text
+from pipeline.page.picks import urgent
+from pipeline.records import Table
 
-URGENT = ("missed", "new", "found", "matched", "not scored")  # who stays when a list is cut
+FEW = 10  # rows of the lists of what is lost, new and moved
 Row = dict[str, Any]
 
 
 def shown_events(inputs: Inputs) -> list[int]:
     """Which events the list shows: at most ``report.max_rows``, missed and new ones first to stay; by time."""
-    urgency = np.array([URGENT.index(status) for status in inputs.events.status.tolist()], int)
-    kept = np.argsort(urgency, kind="stable")[: inputs.config.report.max_rows]
-    return [int(i) for i in np.sort(kept)]
+    return sorted(urgent(inputs.events)[: inputs.config.report.max_rows])
 
 
 def event_rows(inputs: Inputs, shown: list[int]) -> list[Row]:
-    """The events ``shown``, each with what our catalogue knows of it and its picks."""
-    events, catalogue = inputs.events, inputs.catalogue
+    """The events ``shown``, each with what our catalogue knows of it."""
+    events, catalogue, origins = inputs.events, inputs.catalogue, inputs.origins
     row_of = {name: i for i, name in enumerate(catalogue.id.tolist())}
+    located = inputs.origin_rows
     lat, lon, depth = positions(events)
     time_ns = times(events)
-    picks = PickLists(inputs)
-    rows = []
+    flags, rows = words.flags(origins), []
     for i in shown:
         row = record(events, i)
-        row |= {"anchor": f"e{i}", "time_ns": int(time_ns[i]), "latitude_deg": lat[i], "longitude_deg": lon[i]}
+        anchor = anchor_of(row["ours"], row["theirs"])
+        row |= {
+            "anchor": anchor,
+            "link": f"#{quote(anchor, safe='=')}",
+            "time_ns": int(time_ns[i]),
+            "latitude_deg": lat[i],
+            "longitude_deg": lon[i],
+        }
         row |= {"depth_km": depth[i], "own": record(catalogue, row_of[row["ours"]]) if row["ours"] in row_of else None}
-        row["picks"] = picks.of(row["ours"], row["theirs"], float(lat[i]), float(lon[i]))
+        row |= {"origin": record(origins, located[row["ours"]]) if row["ours"] in located else None}
+        row |= {"why": inputs.reasons.get(row["theirs"], ("", "")), "said": inputs.decisions.get(row["ours"], "")}
+        row["flag"] = flags.get(row["ours"], "")
         rows.append(row)
     return rows
+
+
+def anchor_of(ours: str, theirs: str) -> str:
+    """The fragment of the page's address that leads to an event."""
+    return f"event={ours}" if ours else f"reference={theirs}"
+
+
+def of_note(inputs: Inputs) -> dict[str, list[Row]]:
+    """The first lost, new and moved events."""
+    ranked = {
+        "lost": interest.lost(inputs.events),
+        "new": interest.new(inputs.events, inputs.probability),
+        "moved": interest.moved(inputs.events),
+    }
+    return {name: event_rows(inputs, rows[:FEW].tolist()) for name, rows in ranked.items()}
+
+
+def reason_counts(inputs: Inputs) -> list[tuple[str, int]]:
+    """Each class of reasons and how many missed events it explains, the most frequent first; [] if none is known."""
+    missed = inputs.events.theirs[inputs.events.status == "missed"].tolist()
+    found = Counter(inputs.reasons[id_][0] if id_ in inputs.reasons else "not explained" for id_ in missed)
+    return sorted(found.items(), key=lambda item: (-item[1], item[0])) if inputs.reasons else []
 
 
 def record(table: Table, i: int) -> Row:
@@ -47,68 +78,40 @@ def record(table: Table, i: int) -> Row:
     return {name: values[i].item() for name, values in table.as_dict().items()}
 
 
-def rows_by(values: Text) -> dict[str, list[int]]:
-    """Row numbers of each value."""
-    found: dict[str, list[int]] = {}
-    for i, value in enumerate(values.tolist()):
-        found.setdefault(value, []).append(i)
-    return found
+HEALTH = ("bad", "watch", "", "ok")  # in this order
 
 
-class PickLists:
-    """Picks of an event: those of our catalogue, and those of the reference that ours does not have."""
+def health_rows(inputs: Inputs) -> list[Row]:
+    """How each station did on the last day, the ill ones first, and how many days it was ill."""
+    found = inputs.health
+    today = found.take(found.day == max(found.day.tolist(), default=""))
+    days, ill = Counter(found.station.tolist()), Counter(found.station[np.isin(found.status, HEALTH[:2])].tolist())
+    rows = []
+    for i in range(len(today)):
+        row = record(today, i)
+        name = row["station"]
+        share = row["n_in_events"] / row["n_picks"] if row["n_picks"] else None
+        rows.append({**row, "share": share, "n_days": days[name], "n_ill": ill[name]})
+    return sorted(rows, key=lambda row: (HEALTH.index(row["status"]), row["station"]))
 
-    def __init__(self, inputs: Inputs) -> None:
-        theirs = inputs.compared_picks.take(inputs.compared_picks.status != "new")
-        self._assignments, self._theirs = inputs.assignments, theirs
-        self._ours_of, self._theirs_of = rows_by(inputs.assignments.event), rows_by(theirs.their_event)
-        both = [(s, t) for s, t in zip(theirs.station.tolist(), theirs.our_time_ns.tolist(), strict=True)]
-        self._match_of = {key: i for i, key in enumerate(both) if key[1]}
-        self._compared = bool(len(inputs.compared_picks))
-        stations = inputs.stations
-        places = zip(stations.latitude_deg.tolist(), stations.longitude_deg.tolist(), strict=True)
-        self._place_of = dict(zip(stations.id.tolist(), places, strict=True))
 
-    def of(self, ours: str, theirs: str, latitude_deg: float, longitude_deg: float) -> list[tuple[str, ...]]:
-        """Rows of text by time: station, phase, time, distance in km, probability, residual in s, analyst."""
-        rows = [self._our_row(i) for i in self._ours_of.get(ours, []) if ours]
-        rows += [self._their_row(i) for i in self._theirs_of.get(theirs, []) if theirs and self._elsewhere(i, ours)]
-        rows.sort(key=lambda row: row[0])
-        nowhere = (np.nan, np.nan)
-        places = np.array([self._place_of.get(site(row[1]), nowhere) for row in rows]).reshape(-1, 2)
-        km = geo.distance_km(latitude_deg, longitude_deg, places[:, 0], places[:, 1])
-        return [
-            (station, phase, instant(time_ns, 2, clock=True), number(d, 1), *rest)
-            for (time_ns, station, phase, *rest), d in zip(rows, km.tolist(), strict=True)
-        ]
-
-    def _elsewhere(self, i: int, ours: str) -> bool:
-        return bool(self._theirs.status[i] == "missed" or self._theirs.our_event[i] != ours or not ours)
-
-    def _our_row(self, i: int) -> tuple[Any, ...]:
-        a = record(self._assignments, i)
-        match = self._match_of.get((site(a["station"]), a["time_ns"]))
-        analyst = ("not picked" if self._compared else "") if match is None else self._difference(match, a["phase"])
-        return (
-            a["time_ns"],
-            a["station"],
-            a["phase"],
-            number(a["probability"]),
-            number(a["residual_s"], 2, True),
-            analyst,
-        )
-
-    def _their_row(self, i: int) -> tuple[Any, ...]:
-        r = record(self._theirs, i)
-        where = "not picked by us"
-        if r["status"] == "matched":
-            fate = "in another event" if r["our_event"] else "in noise"
-            where = f"picked by us {self._difference(i, r['our_phase'])}, {fate}"
-        return r["their_time_ns"], r["station"], r["their_phase"], number(None), number(None), where
-
-    def _difference(self, i: int, phase: str) -> str:
-        other = str(self._theirs.their_phase[i])
-        return f"{number(float(self._theirs.dt_s[i]), 2, True)} s" + ("" if other == phase else f", there {other}")
+def night_rows(inputs: Inputs) -> list[Row]:
+    """The nights before and, last, this one: day, gate, numbers of events, and scores by their names."""
+    gate, n = inputs.gate, inputs.scorecard.get("n", {})
+    if not (inputs.nights and gate):
+        return []
+    scores = {name: one["value"] for name, one in gate["scores"].items()}
+    tonight = {"start": gate["start"], "gate": gate["state"], "scores": scores}
+    before = [{**night, "scores": {one["name"]: one["value"] for one in night["scores"]}} for night in inputs.nights]
+    return [
+        {
+            "day": night["start"][:10],
+            "matched": night.get("events_matched", n.get("events_matched")),
+            "reference": night.get("events_reference", n.get("events_reference")),
+            **{name: night[name] for name in ("gate", "scores")},
+        }
+        for night in (*before, tonight)
+    ]
 
 
 def shard_rows(inputs: Inputs) -> tuple[list[Row], int]:

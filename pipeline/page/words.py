@@ -7,11 +7,25 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.config import Config
+from pipeline.config import Config, Floor
+from pipeline.maths import completeness, interest
+from pipeline.maths.overview import positions, times
+from pipeline.page.inputs import Inputs
+from pipeline.records import ComparedEvents, Origins, StationHealth
 
 LACK = "–"  # shown where a number is not known
 RATES = ("recall", "precision", "f1")
 ENDS = ("picked", "empty", "failed", "missing")
+LETTER = 5  # events of each kind in a mail
+BLAST = "quarry blast"
+DECIDED = {  # as in the scorecard, and in words
+    "accepted": "accepted",
+    "rejected": "rejected",
+    "quarry_blasts": "called quarry blasts",
+    "unsure": "unsure",
+    "undecided": "undecided",
+}
+COMPLETE = 0.9  # recall from which on a catalogue is called complete
 
 
 def number(value: float | None, digits: int = 2, sign: bool = False) -> str:
@@ -42,6 +56,39 @@ def refusals(refused: dict[str, int]) -> str:
     return ", ".join(f"{n:,} by {rule}" for rule, n in refused.items())
 
 
+def chance(probability: float | None) -> str:
+    """A probability in per cent; none is told as certain."""
+    if probability is None or not math.isfinite(probability):
+        return LACK
+    return ">99" if probability > 0.99 else "<1" if probability < 0.01 else f"{100 * probability:.0f}"
+
+
+def flags(origins: Origins) -> dict[str, str]:
+    """What may be wrong with an event, by its id, of those where something may be."""
+    columns = zip(origins.id.tolist(), origins.kind.tolist(), origins.is_duplicate_of.tolist(), strict=True)
+    told = {id_: [f"{BLAST}?"] * (kind == BLAST) + ["repeats another?"] * bool(other) for id_, kind, other in columns}
+    return {id_: ", ".join(some) for id_, some in told.items() if some}
+
+
+def flagged(origins: Origins) -> str:
+    """How many events have a flag; "" if none has."""
+    blasts, repeats = (int(np.count_nonzero(rows)) for rows in (origins.kind == BLAST, origins.is_duplicate_of != ""))
+    told = [f"{blasts:,} may be quarry blasts"] * bool(blasts) + [f"{repeats:,} may repeat another event"] * bool(
+        repeats
+    )
+    return f"Flags, none of which removes an event: {', '.join(told)}." if told else ""
+
+
+def reviewed(scorecard: dict[str, Any]) -> str:
+    """What analysts decided on new events, and the rates with that; "" where they decided nothing."""
+    found = (scorecard.get("events") or {}).get("after_review")
+    if not found:
+        return ""
+    told = [f"{found[name]:,} {word}" for name, word in DECIDED.items() if found[name]] or ["none"]
+    rates = " and ".join(f"{name} {interval(found[name])}" for name in RATES[:2])
+    return f"New events after review: {', '.join(told)}; with that {rates}."
+
+
 def interval(rate: dict[str, Any]) -> str:
     """ "0.93 [0.80–0.99]", without the interval where there is none."""
     if rate["low"] is None or rate["high"] is None:
@@ -64,6 +111,8 @@ def verdict(config: Config, books: dict[str, Any], scorecard: dict[str, Any], as
 
 def _compared(scorecard: dict[str, Any], confidence: float) -> str:
     n, recall = scorecard["n"], scorecard["events"]["recall"]
+    if not n["events_reference"]:
+        return f"No events in the reference; {plural(n['events_ours'], 'new event')}"
     found = f"Found {n['events_matched']:,} of {plural(n['events_reference'], 'reference event')}"
     if recall["value"] is not None:
         found += f" (recall {number(recall['value'])}"
@@ -110,6 +159,34 @@ def residual_rows(scorecard: dict[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
+def floor_rows(floor: Floor | None, events: ComparedEvents) -> list[dict[str, Any]]:
+    """Of matched events the median sizes of the differences, beside those of two analysts."""
+    ours = completeness.medians(events)
+    names = (("epicentre_km", "epicentre", "km"), ("depth_km", "depth", "km"), ("time_s", "origin time", "s"))
+    return [
+        {"name": name, "unit": unit, "ours": ours[key], "floor": getattr(floor, key)}
+        for key, name, unit in names
+        if floor and key in ours
+    ]
+
+
+def complete(inputs: Inputs) -> str:
+    """From which magnitude on we have nearly all of the reference; "" where that cannot be told."""
+    settings = inputs.config.compare
+    whole = completeness.from_on(inputs.events, settings.magnitude_bin, settings.confidence)
+    above = completeness.complete_above(whole, COMPLETE)
+    if not whole or not inputs.scorecard.get("events"):
+        return ""
+    if above is None:
+        return f"There is no magnitude from which on {100 * COMPLETE:.0f} % of the reference is found."
+    one = next(one for one in whole if one.magnitude == above)
+    bounds = f"{100 * settings.confidence:g} % interval {number(one.low)}–{number(one.high)}"
+    return (
+        f"From M {number(above, 1)} on at least {100 * COMPLETE:.0f} % of the reference is found: "
+        f"{one.matched:,} of {plural(one.n, 'event')} (recall {number(one.recall)}, {bounds})."
+    )
+
+
 def terminal(books: dict[str, Any], waveforms: bool) -> str:
     """The account and the scores in a few lines of plain text."""
     shards, picks, hours = books["shards"], books["picks"], books["hours"]
@@ -127,3 +204,45 @@ def terminal(books: dict[str, Any], waveforms: bool) -> str:
         recall, precision, f1 = (interval(row[key]) for key in RATES)
         lines.append(f"{row['name']:10} recall {recall}  precision {precision}  F1 {f1}")
     return "\n".join([*lines, *(f"BREACH     {breach}" for breach in books["breaches"])])
+
+
+def letter(inputs: Inputs, books: dict[str, Any], figures: list[str]) -> str:
+    """The report as plain text, for a mail."""
+    config = inputs.config
+    span = f"{config.run.start:%Y-%m-%d %H:%M} to {config.run.end:%Y-%m-%d %H:%M} UTC"
+    lines = [config.report.title or config.run.name, span, ""]
+    lines += [inputs.gate["verdict"], ""] if inputs.gate else []
+    lines += [terminal(books, config.archive.root is not None)]
+    floor = config.compare.floor
+    for row in floor_rows(floor, inputs.events):
+        ours, theirs = (f"{number(row[key])} {row['unit']}" for key in ("ours", "floor"))
+        lines.append(f"{row['name']:10} {ours} to the reference (median); {floor.name if floor else ''}: {theirs}")
+    lines += filter(None, (complete(inputs), reviewed(inputs.scorecard), flagged(inputs.origins)))
+    ill = [(name, why) for name, status, why in _stations(inputs.health) if status in ("watch", "bad")]
+    lines += [f"station    {name}: {why}" for name, why in ill[:LETTER]]
+    lines += [f"           and {len(ill) - LETTER} more"] if len(ill) > LETTER else []
+    events = inputs.events
+    for title, found in (("lost", interest.lost(events)), ("new", interest.new(events, inputs.probability))):
+        if len(found) and inputs.scorecard:
+            lines += ["", f"{title} ({min(LETTER, len(found))} of {len(found)})"]
+            lines += [_line(inputs, row) for row in found[:LETTER].tolist()]
+    lines += ["", "the page   index.html"]
+    return "\n".join([*lines, *([f"pictures   {', '.join(f'{name}.png' for name in figures)}"] if figures else []), ""])
+
+
+def _stations(health: StationHealth) -> list[tuple[str, str, str]]:
+    """Name, state and reason of each station on the last day."""
+    today = health.take(health.day == max(health.day.tolist(), default=""))
+    return list(zip(today.station.tolist(), today.status.tolist(), today.reason.tolist(), strict=True))
+
+
+def _line(inputs: Inputs, row: int) -> str:
+    """An event in one line."""
+    events = inputs.events
+    lat, lon, depth_km = (float(values[row]) for values in positions(events))
+    size, n_picks = number(float(events.magnitude[row]), 1), int(events.n_p[row] + events.n_s[row])
+    place = f"{number(lat, 3):>7} {number(lon, 3):>8}  {number(depth_km, 1):>5} km"
+    share, why = float(inputs.probability[row]), inputs.reasons.get(str(events.theirs[row]), ("", ""))[0]
+    more = [f"{n_picks} picks" if n_picks else "", f"real {chance(share)} %" if np.isfinite(share) else "", why]
+    when = instant(int(times(events)[row]), 1)
+    return "  ".join([f"  {when}  M {size:>4}", place, *filter(None, more)])

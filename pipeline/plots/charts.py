@@ -9,8 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from pipeline.maths.completeness import Completeness
 from pipeline.maths.overview import times
-from pipeline.plots.svg import BLUE, INK, ORANGE, PAPER, RED, STATUS, date_axis, style, svg
+from pipeline.plots.svg import BLUE, INK, ORANGE, PAPER, RED, STATUS, Drawing, date_axis, style
 from pipeline.records import DAY_NS, NS, ComparedEvents, Float
 
 MINUTE_NS = 60 * NS
@@ -24,7 +25,7 @@ LEGEND: dict[str, Any] = {
 }
 
 
-def timeline(events: ComparedEvents, span_ns: tuple[int, int]) -> str:
+def timeline(events: ComparedEvents, span_ns: tuple[int, int]) -> Drawing:
     """Number of events in time, stacked by status; ``span_ns`` is the half-open period, ns UTC."""
     minutes = next((m for m in BINS_MIN if (span_ns[1] - span_ns[0]) / (m * MINUTE_NS) <= 100), BINS_MIN[-1])
     edges = np.arange(span_ns[0], span_ns[1] + minutes * MINUTE_NS, minutes * MINUTE_NS)
@@ -44,7 +45,7 @@ def timeline(events: ComparedEvents, span_ns: tuple[int, int]) -> str:
         date_axis(ax)
         if base.any():
             ax.legend(**LEGEND)
-        return svg(fig, "time", f"Number of events in bins of {_words(minutes)}")
+        return Drawing(fig, "time", f"Number of events in bins of {_words(minutes)}")
 
 
 def _words(minutes: int) -> str:
@@ -59,54 +60,72 @@ def _counts(ax: Axes) -> None:
     ax.grid(axis="y")
 
 
-def recall_by_magnitude(bins: list[dict[str, Any]]) -> str:
-    """Recall with its interval, and the number of reference events, against magnitude."""
+def recall_by_magnitude(bins: list[dict[str, Any]], whole: list[Completeness]) -> Drawing:
+    """Recall with its interval, that of all events from a magnitude on, and the number of reference events."""
     bins = [b for b in bins if b["low"] is not None]  # the last one holds events without a magnitude
     low, high, n, matched = (np.array([b[key] for b in bins], float) for key in ("low", "high", "n", "matched"))
     value, bottom, top = (np.array([b["recall"][key] for b in bins], float) for key in ("value", "low", "high"))
     middle, width = (low + high) / 2, (high - low) * 0.9
     with style():
-        fig = Figure(figsize=(4.6, 3.3), layout="constrained")
+        fig = Figure(figsize=(4.6, 3.9), layout="constrained")
         rate, count = fig.subplots(2, sharex=True, height_ratios=(3, 2))
+        _complete(rate, whole)
         rate.vlines(middle, bottom, top, color=BLUE, linewidth=1.4, alpha=0.6)
-        rate.plot(middle, value, "o", color=BLUE, markersize=5)
+        rate.plot(middle, value, "o", color=BLUE, markersize=5, label="in a bin")
         rate.set(ylim=(-0.04, 1.06), ylabel="recall")
         rate.yaxis.set_major_formatter(PercentFormatter(1))
         rate.grid(axis="y")
+        rate.legend(loc="lower left", bbox_to_anchor=(-0.02, 0.98), ncols=2, handlelength=1.2)
         count.bar(middle, matched, width, color=BLUE, label="matched")
         count.bar(middle, n - matched, width, matched, color=RED, edgecolor=PAPER, linewidth=0.4, label="missed")
         count.set(xlabel="magnitude in the reference", ylabel="events")
-        count.legend(**LEGEND)
+        count.legend(loc="lower left", bbox_to_anchor=(-0.02, 0.96), ncols=2, handlelength=1)
         _counts(count)
-        return svg(fig, "recall", f"Recall against magnitude in {len(bins)} bins")
+        return Drawing(fig, "recall", f"Recall against magnitude in {len(bins)} bins, and of all events from there on")
 
 
-def event_residuals(events: ComparedEvents) -> str:
-    """Histograms of matched events: origin time, epicentre, depth."""
+def _complete(ax: Axes, whole: list[Completeness]) -> None:
+    """A line of the recall from each magnitude on, with its interval as a band."""
+    if len(whole) < 2:
+        return
+    last = [whole[-1].magnitude + whole[1].magnitude - whole[0].magnitude]
+    from_on = np.array([one.magnitude for one in whole] + last)
+    value, low, high = (
+        np.array([getattr(one, key) for one in [*whole, whole[-1]]]) for key in ("recall", "low", "high")
+    )
+    ax.fill_between(from_on, low, high, step="post", color=ORANGE, alpha=0.25, linewidth=0)
+    ax.step(from_on, value, where="post", color=ORANGE, linewidth=1.4, label="of this magnitude or larger")
+
+
+def event_residuals(events: ComparedEvents, floor: tuple[float, float, float] | None = None) -> Drawing:
+    """Histograms of matched events: origin time, epicentre, depth; ``floor`` is how far apart two analysts are."""
     both = events.take(events.status == "matched")
     with style():
-        fig = Figure(figsize=(9.45, 2.3), layout="constrained")
+        fig = Figure(figsize=(9.45, 2.5), layout="constrained")
         time, place, depth = fig.subplots(1, 3)
         _histogram(time, both.dt_s, _span(both.dt_s), BLUE)
         _histogram(place, both.distance_km, (0, _span(both.distance_km)[1]), BLUE)
         _histogram(depth, both.depth_difference_km, _span(both.depth_difference_km), BLUE)
+        for ax, limit, signed in zip((time, place, depth), floor or (), (True, False, True), strict=bool(floor)):
+            ax.axvspan(-limit if signed else 0, limit, color=ORANGE, alpha=0.18, linewidth=0, zorder=0)
         time.set(xlabel="origin time, ours − theirs (s)", ylabel="events")
         place.set(xlabel="distance of epicentres (km)")
         depth.set(xlabel="depth, ours − theirs (km)")
-        return svg(fig, "residuals", f"Residuals of {len(both)} matched events in time, epicentre and depth")
+        alt = f"Residuals of {len(both)} matched events in time, epicentre and depth"
+        return Drawing(fig, "residuals", alt + (", with what lies between two analysts" if floor else ""))
 
 
-def pick_residuals(p_s: Float, s_s: Float) -> str:
+def pick_residuals(p_s: Float, s_s: Float) -> Drawing:
     """Histograms of matched picks, ours minus theirs (s), one panel a phase of the reference."""
     span = _span(np.concatenate([p_s, s_s]))
     with style():
-        fig = Figure(figsize=(4.6, 3.3), layout="constrained")
+        fig = Figure(figsize=(4.6, 3.9), layout="constrained")
         p, s = fig.subplots(2, sharex=True)
         _histogram(p, p_s, span, BLUE, "P · ")
         _histogram(s, s_s, span, ORANGE, "S · ")
         p.set(ylabel="picks")
         s.set(xlabel="arrival, ours − theirs (s)", ylabel="picks")
-        return svg(fig, "picks", f"Residuals of {len(p_s)} P and {len(s_s)} S picks")
+        return Drawing(fig, "picks", f"Residuals of {len(p_s)} P and {len(s_s)} S picks")
 
 
 def _span(values: Float) -> tuple[float, float]:

@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from pipeline.maths import geo
 from pipeline.maths.overview import positions
-from pipeline.plots.svg import INK, PAPER, STATUS, Link, mark, style, svg, target
+from pipeline.plots.svg import INK, PAPER, STATUS, Drawing, Link, mark, style, target
 from pipeline.records import Bool, ComparedEvents, Float, Stations
 
 MAX_VECTOR = 2000  # more events than this are drawn as pixels, without links and lines
@@ -22,7 +22,7 @@ MAX_CODES = 60  # more stations than this stay without their codes
 Extent = tuple[float, float, float, float]  # west, east, south, north
 
 
-def event_map(events: ComparedEvents, stations: Stations, links: list[Link | None]) -> str:
+def event_map(events: ComparedEvents, stations: Stations, links: list[Link | None]) -> Drawing:
     """Map of events (links (n,)) and stations, with a depth section to the east and one to the south."""
     _, first = np.unique(stations.id, return_index=True)  # one triangle a site, however many epochs
     sites = stations.take(first)
@@ -44,7 +44,7 @@ def event_map(events: ComparedEvents, stations: Stations, links: list[Link | Non
         _scale_and_north(plan, extent)
         _legend(fig, east, south, events, len(sites), len(first))
         alt = f"Map of {len(events)} events and {len(sites)} stations, with depth sections"
-        return svg(fig, "map", alt, [link for link in links if link])
+        return Drawing(fig, "map", alt, tuple(link for link in links if link))
 
 
 def _extent(lat: Float, lon: Float, sites: Stations) -> Extent:
@@ -232,10 +232,11 @@ def _magnitude_scale(fig: Figure, left: float, bottom: float, magnitude: Float) 
         return
     wide, high = fig.get_size_inches() * 72
     shown = np.unique(np.round(np.linspace(np.floor(known.min()), np.ceil(known.max()), 4)))
-    x = left * wide
-    for magnitude_shown, diameter in zip(shown.tolist(), _diameters(shown, len(magnitude)).tolist(), strict=True):
+    diameters = _diameters(shown, len(magnitude))
+    x, y = left * wide, bottom + (12 + max(20, float(diameters.max())) / 2) / high
+    for magnitude_shown, diameter in zip(shown.tolist(), diameters.tolist(), strict=True):
         x += max(diameter, 20) / 2
-        circle = Line2D([x / wide], [bottom + 22 / high], linestyle="", marker="o", markersize=diameter)
+        circle = Line2D([x / wide], [y], linestyle="", marker="o", markersize=diameter)
         circle.set(markerfacecolor="none", markeredgecolor=INK, markeredgewidth=0.6)
         fig.add_artist(circle)
         fig.text(x / wide, bottom, f"M {magnitude_shown:g}", ha="center", va="bottom", fontsize=7)

@@ -14,13 +14,13 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
 from pipeline.maths.overview import Grid
-from pipeline.plots.svg import BLUE, INK, ORANGE, RED, date_axis, style, svg
+from pipeline.plots.svg import BLUE, INK, ORANGE, RED, Drawing, date_axis, style
 
 END_COLOURS = {"empty": "#b8b8b8", "failed": RED, "missing": ORANGE}
 NO_DATA = "#d9e7f2"  # picked, of no data; full blue is all data
 
 
-def station_strips(grid: Grid) -> str:
+def station_strips(grid: Grid) -> Drawing:
     """Data (where there is any) and picks, one row a channel."""
     n, has_data = len(grid.channels), bool((grid.end != "").any())
     row_pt = float(np.clip(1000 / n, 2, 13))
@@ -37,7 +37,7 @@ def station_strips(grid: Grid) -> str:
         for ax in axes:
             _channel_axis(ax, grid.channels, row_pt, ax is axes[0])
         what = "Data and picks" if has_data else "Picks"
-        return svg(fig, "stations", f"{what} of {n} channels on {len(grid.days)} days")
+        return Drawing(fig, "stations", f"{what} of {n} channels on {len(grid.days)} days")
 
 
 def _channel_axis(ax: Axes, channels: list[str], row_pt: float, labels: bool) -> None:

@@ -1,4 +1,4 @@
-"""A matplotlib figure as an inline SVG element, and what all figures share: style, colours, status marks.
+"""A matplotlib figure as an inline SVG element or a PNG, and what all figures share: style, colours, status marks.
 
 Text stays text, so that it is searchable, takes the page's font and is escaped by matplotlib; ink, paper
 and status colours become CSS, so that one figure serves light, dark and print. The same input gives the
@@ -39,6 +39,7 @@ STATUS = {  # status of an event -> colour, marker; drawn in this order
     "new": (GREEN, "D"),
     "missed": (RED, "s"),
 }
+PNG_DPI = 130
 ZERO = ["", "%Y", "%b", "%d %b", "%H:%M", "%H:%M"]  # how a tick names what begins there
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -77,6 +78,30 @@ class Link:
 
     anchor: str
     title: str
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """A figure, a name that keeps its ids apart from those of others, what it shows in words, and its links."""
+
+    figure: Figure
+    name: str
+    alt: str
+    links: tuple[Link, ...] = ()
+
+    def svg(self) -> str:
+        """An inline SVG element."""
+        with style():
+            text = svg(self.figure, self.name, self.alt, list(self.links))
+        self.figure.set_layout_engine("none")  # what it has found stays: to find it again takes as long as to draw
+        return text
+
+    def png(self) -> bytes:
+        """On white, for a mail. The same figure gives the same bytes."""
+        buffer = io.BytesIO()
+        with style():
+            self.figure.savefig(buffer, format="png", dpi=PNG_DPI, facecolor="white", metadata={"Software": None})
+        return buffer.getvalue()
 
 
 def style() -> AbstractContextManager[None]:

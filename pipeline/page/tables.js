@@ -1,4 +1,6 @@
 "use strict";
+document.documentElement.classList.add("js");
+{
 // Sort a table by the column whose head is clicked; rows without a value go last.
 const value = (part, column) => {
   const cell = (part.tagName === "TBODY" ? part.rows[0] : part).cells[column];
@@ -23,21 +25,4 @@ for (const head of document.querySelectorAll("table.sort > thead th")) {
     head.setAttribute("aria-sort", up ? "ascending" : "descending");
   });
 }
-// Show the events of one status.
-const buttons = document.querySelectorAll(".filter button");
-const filter = (status) => {
-  for (const body of document.querySelectorAll("tbody.event")) body.hidden = status !== "all" && body.dataset.status !== status;
-  for (const button of buttons) button.setAttribute("aria-pressed", button.dataset.status === status);
-};
-for (const button of buttons) button.addEventListener("click", () => filter(button.dataset.status));
-// Follow a link of the map: show the event and open its picks.
-const follow = () => {
-  const body = /^#e\d+$/.test(location.hash) && document.querySelector(location.hash);
-  if (!body) return;
-  if (body.hidden) filter("all");
-  const picks = body.querySelector("details");
-  if (picks) picks.open = true;
-  body.scrollIntoView({ block: "center" });
-};
-addEventListener("hashchange", follow);
-follow();
+}

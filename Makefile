@@ -11,7 +11,7 @@ SEED   ?= 1
 MPIEXEC ?= $(BIN)/mpiexec
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup local-run test test-cluster bench bench-scale bench-association soak check bench-gpu clean
+.PHONY: help setup local-run test test-cluster bench bench-scale bench-association bench-location bench-quality soak check bench-gpu clean
 
 help:
 	@echo "make local-run                                 the whole pipeline on the embedded demo, on $(RANKS) MPI ranks"
@@ -21,6 +21,8 @@ help:
 	@echo "make soak                                      picking under a hundred faults, killed, stopped, out of room (FAULTS=100 SEED=1)"
 	@echo "make bench                                     from files to picks beside SeisBench, on all cores (REPEATS=5)"
 	@echo "make bench-association ARGS='--cases ogs'      picks into events: ours beside GMMA and PyOcto; without ARGS, all"
+	@echo "make bench-location                            events located: speed, how often ellipsoids hold the truth, OGS"
+	@echo "make bench-quality                             how far probabilities of events hold; blasts, duplicates"
 	@echo "make bench-scale                               plan, status and audit of a run of a million station-days"
 	@echo "make check                                     ruff, mypy --strict, shellcheck, hadolint"
 	@echo "make bench-gpu FIGURES=gpu.json                what the engine costs on a GPU, and its bounds; figures as JSON"
@@ -60,6 +62,12 @@ bench-scale: $(VENV)/.ready
 
 bench-association: $(VENV)/.ready
 	$(BIN)/python -m tests.bench_association $(if $(wildcard runs/ridgecrest/picks),--ridgecrest runs/ridgecrest) $(ARGS)
+
+bench-location: $(VENV)/.ready
+	$(BIN)/python -m tests.bench_location $(ARGS)
+
+bench-quality: $(VENV)/.ready
+	$(BIN)/python -m tests.bench_quality $(ARGS)
 
 check: $(VENV)/.ready
 	$(BIN)/ruff format --check .

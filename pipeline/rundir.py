@@ -46,12 +46,49 @@ class RunDir:
         return self.root / "catalogue" / "assignments.parquet"
 
     @property
+    def origins(self) -> Path:
+        """The events, located; its presence says that they are."""
+        return self.root / "catalogue" / "origins.parquet"
+
+    @property
+    def arrivals(self) -> Path:
+        return self.root / "catalogue" / "arrivals.parquet"
+
+    @property
+    def station_terms(self) -> Path:
+        return self.root / "catalogue" / "station_terms.parquet"
+
+    @property
+    def decisions(self) -> Path:
+        """What analysts decided on new events."""
+        return self.root / "review" / "decisions.parquet"
+
+    @property
     def scorecard(self) -> Path:
         return self.root / "compare" / "scorecard.json"
 
     @property
     def report(self) -> Path:
         return self.root / "report" / "index.html"
+
+    @property
+    def summary(self) -> Path:
+        """The report as a few lines of plain text."""
+        return self.root / "report" / "summary.txt"
+
+    def picture(self, name: str) -> Path:
+        """A figure of the report as PNG."""
+        return self.root / "report" / f"{name}.png"
+
+    @property
+    def gate(self) -> Path:
+        """Whether the run is good enough."""
+        return self.root / "report" / "gate.json"
+
+    @property
+    def health(self) -> Path:
+        """How each station did on each day."""
+        return self.root / "report" / "health.parquet"
 
     def folder(self, kind: Folder) -> Path:
         """Where the results of the pick stage of one kind lie."""
@@ -134,6 +171,10 @@ class RunDir:
 
     def compared(self, name: str) -> Path:
         return self.root / "compare" / f"{name}.parquet"
+
+    def explained(self, event: str) -> Path:
+        """Folder of what was found out on one event of the reference; no part of the results."""
+        return self.root / "explain" / event
 
     def picker(self, slug: str) -> RunDir:
         """The run directory of a further picker, complete in itself."""

@@ -451,6 +451,16 @@ def test_import_of_csv_says_what_it_left_out(tmp_path):
         assert said in text
 
 
+def test_a_time_between_picks_may_be_quiet_but_not_one_beside_them(tmp_path):
+    lines = ["OX.ZOU,2024-01-01T00:00:01,P,0.9", "OX.ZOU,2024-01-03T00:00:02,S,0.9"]
+    path = write(tmp_path / "picks.csv", ["station,timestamp,phase,probability", *lines])
+    picks, problems = import_picks(path, sites("OX.ZOU"), (ns("2024-01-02"), ns("2024-01-03")))
+    assert len(picks) == 0
+    assert problems == ["2 of 2 picks lie outside the period of the run"]
+    with pytest.raises(ConfigError, match="no pick of a known station"):
+        import_picks(path, sites("OX.ZOU"), (ns("2024-01-04"), ns("2024-01-05")))
+
+
 def test_import_of_csv_with_amplitudes(tmp_path):
     lines = ["OX.ZOU,2024-01-01T00:00:01,P,0.9,3e-7", "OX.ZOU,2024-01-01T00:00:02,S,0.9,-3e-7"]
     lines += ["OX.ZOU,2024-01-01T00:00:03,P,0.9,", "OX.ZOU,2024-01-01T00:00:04,P,0.9,0"]

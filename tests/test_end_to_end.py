@@ -161,7 +161,7 @@ def test_a_further_picker_leaves_a_run_of_its_own(config, tmp_path):
     assert snapshot(own, (*PICKS, "weights.json", "stations.parquet")) == snapshot(
         single, (*PICKS, "weights.json", "stations.parquet")
     )
-    for command in ("associate", "compare", "report", "status"):
+    for command in ("associate", "locate", "compare", "report", "status"):
         assert main([command, str(own)]) == 0
     assert main(["status", str(both)]) == 3
 
@@ -169,7 +169,7 @@ def test_a_further_picker_leaves_a_run_of_its_own(config, tmp_path):
 def test_stages_one_by_one_give_the_same_bytes(alone, config):
     run_dir = config.parent / "steps"
     assert call("plan", config, "--run-dir", run_dir).returncode == 0
-    for stage in ("pick", "associate", "compare", "report"):
+    for stage in ("pick", "associate", "locate", "compare", "gate", "report"):
         done = call(stage, run_dir)
         assert done.returncode == 0, f"{stage}: {done.stderr[-3000:]}"
     assert snapshot(run_dir) == snapshot(alone[0])
@@ -218,6 +218,7 @@ def test_a_late_pick_makes_what_follows_out_of_date(copy, capsys):
     assert main(["status", str(copy)]) == 3
     assert "associate    missing or out of date" in capsys.readouterr().out
     assert main(["associate", str(copy)]) == 0
+    assert main(["locate", str(copy)]) == 0
     assert main(["compare", str(copy)]) == 0
     assert main(["report", str(copy)]) == 0
     assert main(["status", str(copy)]) == 0

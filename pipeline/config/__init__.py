@@ -1,12 +1,28 @@
 """The configuration of a run: TOML in, frozen models, the filled-in TOML and its digest out.
 
 Everything that can change the catalogue is in the digest. The sections ``[compute]`` (device, threads,
-tolerated failures) and ``[slurm]`` are not: they say how and where the work is done, and a run may be resumed with
-others. A site file holds these two alone and goes with any configuration. Paths in a file are relative to that file.
+tolerated failures), ``[slurm]`` and ``[gate]`` are not: they say how and where the work is done and when it is good
+enough, and a run may be resumed with others. A site file holds ``[compute]`` and ``[slurm]`` alone and goes with any
+configuration. Paths in a file are relative to that file.
 """
 
 from pipeline.config.files import dumps, load, parse
-from pipeline.config.sections import Also, Archive, Associate, Compare, Pick, Reference, Report, Run, StationList
+from pipeline.config.gate import Gate
+from pipeline.config.quality import Quality
+from pipeline.config.sections import (
+    Also,
+    Archive,
+    Associate,
+    Compare,
+    Floor,
+    Locate,
+    Magnitude,
+    Pick,
+    Reference,
+    Report,
+    Run,
+    StationList,
+)
 from pipeline.config.site import After, Compute, Site, Slurm, is_no_path
 from pipeline.config.whole import NOT_IN_DIGEST, Config
 
@@ -19,7 +35,12 @@ __all__ = [
     "Compare",
     "Compute",
     "Config",
+    "Floor",
+    "Gate",
+    "Locate",
+    "Magnitude",
     "Pick",
+    "Quality",
     "Reference",
     "Report",
     "Run",

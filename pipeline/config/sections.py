@@ -259,11 +259,102 @@ class Associate(Section):
         return value
 
 
+class Magnitude(Section):
+    """Amplitudes in the pick pass, and the local magnitude ML from them."""
+
+    amplitudes: bool = Field(True, description="measure amplitudes of picks where an instrument response is known")
+    responses: tuple[InputPath, ...] = Field(
+        (), description="StationXML with instrument responses; without it, the files of [stations]"
+    )
+    pre_filter_hz: tuple[Positive, Positive, Positive, Positive] = Field(
+        (0.2, 0.5, 35.0, 45.0), description="the band in which a response is removed: 0, 1 ... 1, 0, a cosine between"
+    )
+    water_level_db: Positive = Field(60.0, description="a response is taken as at most that much below its maximum")
+    window_s: Positive = Field(10.0, le=60, description="after an S pick, in which the largest amplitude counts")
+    snr: NotNegative = Field(3.0, description="of that amplitude over the largest one before the P wave, at least")
+    horizontals: Literal["mean", "max"] = Field(
+        "mean", description="the geometric mean of both horizontals, which is the mean of their ML, or the larger one"
+    )
+    clip_counts: Positive = Field(
+        0.8 * 2**23, description="a record that reaches this is taken as clipped (0.8 of 24 bits), and has no amplitude"
+    )
+    scale: Literal["hutton-boore", "richter", "ogs", "table"] = "hutton-boore"
+    table: InputPath | None = Field(None, description="of -log10 A0: .csv with distance_km, minus_log_a0")
+    station_corrections: InputPath | None = Field(None, description=".csv with station (NET.STA), correction")
+    estimate_corrections: bool = Field(False, description="station corrections from the run's own residuals")
+    min_stations: int = Field(2, ge=1, description="with a usable amplitude, for a magnitude of an event")
+    min_km: NotNegative | None = Field(None, description="nearest station that counts; without it, the scale's own")
+    max_km: Positive | None = Field(None, description="farthest station that counts; without it, the scale's own")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if list(self.pre_filter_hz) != sorted(set(self.pre_filter_hz)):
+            raise ValueError(f"pre_filter_hz {self.pre_filter_hz}: each frequency must be above the one before it")
+        if (self.scale == "table") != (self.table is not None):
+            raise ValueError('scale = "table" and table = "FILE.csv" belong together')
+        return self
+
+
+class Locate(Section):
+    """Where events are, from the picks that `associate` gave them; what is not given is that of [associate]."""
+
+    velocity_model: InputPath | None = Field(None, description="without it, the velocity of [associate]")
+    velocity_between: Literal["gradient", "layers"] | None = Field(None, description="as in [associate]")
+    station_elevation: bool | None = Field(None, description="as in [associate]")
+    z_km: tuple[float, float] | None = Field(None, description="depths that are possible; without it, of [associate]")
+    depth_km: float | None = Field(None, description="where the picks cannot tell the depth; as in [associate]")
+    station_terms: bool = Field(True, description="estimate what each station adds to the model, and apply it")
+    station_terms_file: InputPath | None = Field(
+        None,
+        description="apply these terms and estimate none: station_terms.parquet of another run with the same velocity "
+        "model, such as a campaign for its nights, or .csv with station (NET.STA), phase, term_s",
+    )
+    term_sigma_s: Positive = Field(
+        0.06, description="expected standard deviation of station terms: what keeps all places from moving together"
+    )
+    max_rounds: int = Field(6, ge=1, description="of station terms and locations in turn")
+    outliers: Probability = Field(0.1, description="expected share of picks that have nothing to do with their event")
+    reach_s: Positive = Field(3.0, description="how far such a pick lies from its prediction, at most")
+    model_error: float = Field(0.018, ge=0, lt=1, description="of predicted travel times, as a share of them")
+    near_km: Positive = Field(50.0, description="how far the nearest station with a pick is expected to be")
+
+    def over(self, associate: Associate) -> Associate:
+        """``associate`` with what is given here in its place."""
+        names = ("velocity_model", "velocity_between", "station_elevation", "z_km", "depth_km")
+        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        return associate.model_copy(update=given)
+
+    @field_validator("z_km")
+    @classmethod
+    def _range(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
+        if value is not None and value[1] <= value[0]:
+            raise ValueError(f"the range {value} is empty")
+        return value
+
+    @model_validator(mode="after")
+    def _terms(self) -> Self:
+        if self.station_terms_file is not None and not self.station_terms:
+            raise ValueError(f"station_terms = false, but there is a station_terms_file ({self.station_terms_file})")
+        return self
+
+
 class Reference(Section):
     """One reference file. ``kind`` says what it is made of."""
 
     path: InputPath
-    format: Literal["ogs-dat", "ogs-hpc", "ogs-pun", "ogs-txt", "quakeml", "comcat", "orcolat"]
+    format: Literal[
+        "ogs-dat", "ogs-hpc", "ogs-pun", "ogs-txt", "quakeml", "comcat", "orcolat",
+        "nonlinloc-hyp", "nonlinloc-obs", "hypoinverse", "hypodd", "nordic", "scml",
+    ]  # fmt: skip
+
+
+class Floor(Section):
+    """How far two analysts' solutions of the same events are apart, medians: nearer to one of them is no better."""
+
+    name: str = Field(description="whose solutions, for the report")
+    epicentre_km: Positive
+    depth_km: Positive
+    time_s: Positive
 
 
 class Compare(Section):
@@ -281,6 +372,7 @@ class Compare(Section):
     polygon: tuple[tuple[float, float], ...] | None = Field(
         None, description="(longitude, latitude) corners; only events inside are compared"
     )
+    floor: Floor | None = Field(None, description="of agreement, shown in the report; it changes no score")
     magnitude_bin: Positive = 0.5
     bootstrap_samples: int = Field(1000, ge=10)
     confidence: Probability = 0.95
@@ -303,3 +395,9 @@ class Compare(Section):
 class Report(Section):
     title: str = ""
     max_rows: int = Field(500, ge=1, description="rows of each list shown in the page; the files hold all")
+    record_sections: int = Field(
+        40, ge=0, le=200, description="events with records in the page: missed, new, moved and large ones in turn"
+    )
+    record_stations: int = Field(
+        12, ge=1, le=50, description="records of each: of stations with picks, then the nearest"
+    )

@@ -10,11 +10,13 @@ from typing import Self
 from pydantic import model_validator
 
 from pipeline.config.base import Section
-from pipeline.config.sections import Archive, Associate, Compare, Pick, Report, Run, StationList
+from pipeline.config.gate import Gate
+from pipeline.config.quality import Quality
+from pipeline.config.sections import Archive, Associate, Compare, Locate, Magnitude, Pick, Report, Run, StationList
 from pipeline.config.site import Compute, Site, Slurm
 from pipeline.errors import ConfigError
 
-NOT_IN_DIGEST = frozenset(Site.model_fields)
+NOT_IN_DIGEST = frozenset({*Site.model_fields, "gate"})
 
 
 class Config(Section):
@@ -23,8 +25,12 @@ class Config(Section):
     stations: StationList
     pick: Pick = Pick()
     associate: Associate
+    locate: Locate = Locate()
+    magnitude: Magnitude = Magnitude()
+    quality: Quality = Quality()
     compare: Compare = Compare()
     report: Report = Report()
+    gate: Gate = Gate()
     compute: Compute = Compute()
     slurm: Slurm = Slurm()
 
@@ -40,6 +46,13 @@ class Config(Section):
         data = self.model_dump(mode="json", exclude=set(NOT_IN_DIGEST))
         if not self.pick.also:  # the same digest as before there were several pickers
             del data["pick"]["also"], data["pick"]["ensemble"]
+        if self.locate == Locate():  # the same digest as before events were located
+            del data["locate"]
+        if self.magnitude == Magnitude():  # the same digest as before there were magnitudes
+            del data["magnitude"]
+        if self.quality == Quality():  # the same digest as before events had a probability
+            del data["quality"]
+        del data["compare"]["floor"], data["report"]["record_sections"], data["report"]["record_stations"]  # only shown
         del data["pick"]["allow_unchecked_precision"]  # a leave, which changes no pick
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 

@@ -12,7 +12,7 @@ from typing import get_args
 
 from pipeline.config import Config
 from pipeline.errors import ConfigError, Storage
-from pipeline.formats import results, tables
+from pipeline.formats import quality_table, results, tables
 from pipeline.records import Picks, Stations, Table
 from pipeline.rundir import Folder, RunDir, publish, require
 
@@ -108,10 +108,34 @@ def has_catalogue(run_dir: RunDir, made_of: dict[str, str]) -> bool:
     return all(path.exists() and made_of.items() <= tables.metadata(path).items() for path in paths)
 
 
+def origins(run_dir: RunDir, config: Config, memo: Memo | None = None) -> dict[str, str]:
+    """What the locations are made of. Raises Incomplete if there is no catalogue yet.
+
+    Instrument responses are none of it: what was measured with them lies in the picks, and these in the catalogue.
+    """
+    paths = [require(run_dir.events, "associate"), require(run_dir.assignments, "associate")]
+    made_of = {"config": config.digest, "catalogue": of_files(paths, memo)}
+    inputs = {
+        "velocity_model": config.locate.over(config.associate).velocity_model,
+        "station_terms": config.locate.station_terms_file,
+        "magnitude_table": config.magnitude.table,
+        "magnitude_corrections": config.magnitude.station_corrections,
+        "calibration": config.quality.calibration or quality_table.SHIPPED,
+    }
+    return made_of | {name: of_files([path], memo) for name, path in inputs.items() if path is not None}
+
+
+def has_origins(run_dir: RunDir, made_of: dict[str, str]) -> bool:
+    """Whether all that `locate` writes is there and made of this."""
+    paths = (run_dir.station_terms, run_dir.arrivals, run_dir.origins)
+    return all(path.exists() and made_of.items() <= tables.metadata(path).items() for path in paths)
+
+
 def comparison(run_dir: RunDir, config: Config, memo: Memo | None = None) -> dict[str, str]:
     """What a comparison is made of. Raises Incomplete or ConfigError if a file is missing."""
     paths = [require(run_dir.events, "associate"), require(run_dir.assignments, "associate")]
     paths += [require(run_dir.stations, "plan"), *results.pick_files(run_dir)]
+    paths += [path for path in (run_dir.origins, run_dir.decisions) if path.exists()]
     references = (config.compare.reference_events, config.compare.reference_picks)
     return {
         "config_digest": config.digest,
@@ -126,10 +150,24 @@ def has_comparison(run_dir: RunDir, made_of: dict[str, str]) -> bool:
     return made_of.items() <= _json(run_dir.scorecard).items()
 
 
+def reasons(run_dir: RunDir, config: Config, memo: Memo | None = None) -> dict[str, str]:
+    """What the reasons of missed events are made of: a comparison, and how the shards ended."""
+    ends = sorted(run_dir.folder("outcomes").glob("[!.]*.parquet"))
+    inputs = {"compared_digest": of_files([run_dir.compared("events"), run_dir.shards, *ends], memo)}
+    return {**comparison(run_dir, config, memo), **inputs}
+
+
+def has_reasons(run_dir: RunDir, made_of: dict[str, str]) -> bool:
+    """Whether the table of missed events is there and made of this."""
+    path = run_dir.compared("missed")
+    return path.exists() and made_of.items() <= tables.metadata(path).items()
+
+
 def report(run_dir: RunDir, memo: Memo | None = None) -> str:
     """What a report is made of: every file of the run that it reads, those that are there."""
     single = [run_dir.shards, run_dir.stations, run_dir.imported, run_dir.weights]
-    single += [run_dir.events, run_dir.assignments, run_dir.scorecard]
+    single += [run_dir.events, run_dir.assignments, run_dir.origins, run_dir.arrivals, run_dir.scorecard]
+    single += [run_dir.gate, run_dir.health, run_dir.compared("missed"), run_dir.station_terms, run_dir.decisions]
     folders = [sorted(run_dir.folder(kind).rglob("*.*")) for kind in get_args(Folder)]
     found = [path for paths in (single, *folders) for path in paths if path.is_file() and path.name[0] != "."]
     return of_files(sorted(set(found)), memo)

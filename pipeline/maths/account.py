@@ -17,10 +17,13 @@ from pipeline.records import (
     Assignments,
     ComparedEvents,
     Events,
+    Int,
+    LocatedArrivals,
     Outcomes,
     Picks,
     Shard,
     Shards,
+    Text,
 )
 
 ENDS = ("picked", "empty", "failed")
@@ -55,9 +58,45 @@ class PickTally:
         return sum(n for (_, _, p), n in self.by_station_day.items() if phase in ("", p))
 
 
-def keys(table: Picks | Assignments) -> list[Key]:
+class Around:
+    """Keeps of picks, one file after the other, those from `BEFORE_S` before one of ``times_ns`` (n,) to `AFTER_S`."""
+
+    BEFORE_S, AFTER_S = 10, 120
+
+    def __init__(self, times_ns: Int) -> None:
+        self._times_ns = np.sort(times_ns)
+        self._kept: list[Picks] = []
+
+    def add(self, picks: Picks) -> None:
+        """Keep of ``picks``, too."""
+        if len(self._times_ns):
+            first = np.searchsorted(self._times_ns, picks.time_ns - self.AFTER_S * NS, "left")
+            stop = np.searchsorted(self._times_ns, picks.time_ns + self.BEFORE_S * NS, "right")
+            self._kept.append(picks.take(stop > first))
+
+    @property
+    def picks(self) -> Picks:
+        """All that were kept, in canonical order."""
+        return Picks.concat(self._kept).ordered()
+
+
+def keys(table: Picks | Assignments | LocatedArrivals) -> list[Key]:
     """The key of each row."""
     return list(zip(table.station.tolist(), table.phase.tolist(), table.time_ns.tolist(), strict=True))
+
+
+def rows_of(wanted: Assignments | LocatedArrivals, picks: Picks) -> Int:
+    """The row in ``picks`` of the pick of each row of ``wanted`` (n,); -1 where it is not there."""
+    some = np.flatnonzero(np.isin(picks.time_ns, wanted.time_ns))
+    row = dict(zip(keys(picks.take(some)), some.tolist(), strict=True))
+    return np.array([row.get(key, -1) for key in keys(wanted)], np.int64)
+
+
+def events_of(picks: Picks, assignments: Assignments) -> Text:
+    """The event of each pick (n,), "" for noise."""
+    some = assignments.take(np.isin(assignments.time_ns, picks.time_ns))
+    event = dict(zip(keys(some), some.event.tolist(), strict=True))
+    return np.array([event.get(key, "") for key in keys(picks)], np.str_)
 
 
 def account(

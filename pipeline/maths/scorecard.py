@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.maths import stats
+from pipeline.maths.decisions import DECISIONS
 from pipeline.records import DAY_NS, Bool, ComparedEvents, ComparedPicks, Int, Text
 
 PHASES = ("P", "S")
@@ -57,6 +58,33 @@ def score_events(table: ComparedEvents, magnitude_bin: float, bootstrap: Bootstr
     }
 
 
+def after_review(table: ComparedEvents, decision: Text, bootstrap: Bootstrap) -> dict[str, Any]:
+    """The rates of `score_events` with what analysts decided on new events: ``decision`` (n,), "" where nothing.
+
+    A new event that was accepted is as good as one of the reference, which lacked it; a blast does not count; all
+    others are still false alarms. Decisions on events that the reference has change nothing.
+    """
+    new = table.status == "new"
+    said = {name: new & (decision == name) for name in DECISIONS}
+    keep = scored(table) & ~said["quarry blast"]
+    counts = _singles(np.where(said["accept"], "matched", table.status)[keep])
+    matched, missed, left = counts.sum(axis=0).tolist() if len(counts) else (0, 0, 0)
+    rates = bootstrap.rates(counts, 3)
+    return {
+        "accepted": int(said["accept"].sum()),
+        "rejected": int(said["reject"].sum()),
+        "quarry_blasts": int(said["quarry blast"].sum()),
+        "unsure": int(said["unsure"].sum()),
+        "undecided": int((new & (decision == "")).sum()),
+        "ours": matched + left,
+        "reference": matched + missed,
+        "matched": matched,
+        "recall": asdict(rates.recall),
+        "precision": asdict(rates.precision),
+        "f1": asdict(rates.f1),
+    }
+
+
 def _kinds(rows: ComparedEvents) -> dict[str, dict[str, int]]:
     return {
         kind: {
@@ -101,13 +129,13 @@ def score_picks(table: ComparedPicks, groups: Text, bootstrap: Bootstrap) -> dic
         "by_day": _by_day(
             table.status,
             np.where(table.their_phase != "", table.their_time_ns, table.our_time_ns),
-            {f"_{phase.lower()}": _flags(table, phase).astype(np.int64) for phase in PHASES},
+            {f"_{phase.lower()}": phase_flags(table, phase).astype(np.int64) for phase in PHASES},
         ),
     }
 
 
 def _score_phase(table: ComparedPicks, groups: Text, phase: str, bootstrap: Bootstrap) -> dict[str, Any]:
-    flags = _flags(table, phase)
+    flags = phase_flags(table, phase)
     counts = stats.by_group(groups[flags.any(axis=1)], flags[flags.any(axis=1)])
     rates = bootstrap.rates(counts, 1 + PHASES.index(phase))
     return {
@@ -118,7 +146,7 @@ def _score_phase(table: ComparedPicks, groups: Text, phase: str, bootstrap: Boot
     }
 
 
-def _flags(table: ComparedPicks, phase: str) -> Bool:
+def phase_flags(table: ComparedPicks, phase: str) -> Bool:
     """(n, 3): both have the phase, only the reference has, only we have."""
     theirs, ours = table.their_phase == phase, table.our_phase == phase
     return np.stack([theirs & ours, theirs & ~ours, ours & ~theirs], axis=1)
@@ -148,7 +176,7 @@ def _by_station(table: ComparedPicks) -> list[dict[str, Any]]:
 def _station(name: str, rows: ComparedPicks) -> dict[str, Any]:
     out: dict[str, Any] = {"station": name}
     for phase in PHASES:
-        flags = _flags(rows, phase)
+        flags = phase_flags(rows, phase)
         both, missed, new = flags.T
         key = phase.lower()
         out[f"reference_{key}"] = int(np.count_nonzero(both | missed))

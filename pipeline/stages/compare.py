@@ -11,14 +11,26 @@ import numpy as np
 from pipeline.cluster.world import World
 from pipeline.config import Compare, Config, Reference
 from pipeline.errors import ConfigError, Incomplete
-from pipeline.formats import provenance, results, tables
+from pipeline.formats import decisions, origins, provenance, results, tables
 from pipeline.formats.bulletin_rows import Bulletin
 from pipeline.formats.reference import read_reference
 from pipeline.maths import match
+from pipeline.maths.account import events_of
 from pipeline.maths.comparison import compare_events, compare_picks, events_in_scope, pick_groups, picks_in_scope
+from pipeline.maths.decisions import by_event, carried
 from pipeline.maths.names import resolve, sites
-from pipeline.maths.scorecard import EARTHQUAKE, Bootstrap, plain, score_events, score_picks, scored
-from pipeline.records import Arrivals, Assignments, ComparedEvents, ComparedPicks, Events, Picks, Stations, Text
+from pipeline.maths.scorecard import EARTHQUAKE, Bootstrap, after_review, plain, score_events, score_picks, scored
+from pipeline.records import (
+    Arrivals,
+    Assignments,
+    ComparedEvents,
+    ComparedPicks,
+    Decisions,
+    Events,
+    Picks,
+    Stations,
+    Text,
+)
 from pipeline.rundir import RunDir, of_associator, publish, require
 
 log = logging.getLogger(__name__)
@@ -47,7 +59,7 @@ def compare(run_dir: RunDir, config: Config, made_of: dict[str, str]) -> None:
     """Compare and publish. ``made_of`` names the inputs."""
     settings = config.compare
     their_events, their_picks = read(settings.reference_events), read(settings.reference_picks)
-    ours, picks = tables.read(run_dir.events, Events), results.picks(run_dir)
+    ours, picks = origins.events(run_dir), results.picks(run_dir)
     assignments = tables.read(run_dir.assignments, Assignments)
     known = np.unique(tables.read(require(run_dir.stations, "plan"), Stations).id).tolist()
     bootstrap = Bootstrap(settings.bootstrap_samples, settings.confidence, config.run.seed)
@@ -55,6 +67,8 @@ def compare(run_dir: RunDir, config: Config, made_of: dict[str, str]) -> None:
     all_events = pair_events(ours, their_events, settings)
     listed = all_events.take(events_in_scope(all_events, config.run.span_ns, settings.polygon))
     event_n, event_card = _event_card(len(ours), their_events, all_events, listed, settings, bootstrap)
+    if event_card and len(said := decisions.of_run(run_dir)):
+        event_card["after_review"] = after_review(listed, _decided(said, ours, listed, settings), bootstrap)
 
     all_picks = pair_picks(picks, assignments, their_picks, known, settings)
     others = left_out(their_events, listed) | not_earthquakes(their_picks)
@@ -73,6 +87,12 @@ def compare(run_dir: RunDir, config: Config, made_of: dict[str, str]) -> None:
         "picks": pick_card,
     }
     _publish(run_dir, listed, pick_rows, card)
+
+
+def _decided(said: Decisions, ours: Events, listed: ComparedEvents, settings: Compare) -> Text:
+    """What analysts decided on our event in each row (n,), "" where nothing."""
+    found = by_event(said, ours, carried(said, ours, settings.event_tolerance_s, settings.event_tolerance_km))
+    return np.array([found.get(id_, "") for id_ in listed.ours.tolist()], np.str_)
 
 
 def associators(run_dir: RunDir, config: Config, name: str, reference: str, world: World) -> str:
@@ -234,14 +254,6 @@ def their_stations(arrivals: Arrivals, known: list[str]) -> Text:
         n = np.count_nonzero(arrivals.station == name)
         log.warning("reference station %r: %s; its %d arrivals are left out of the scores", name, reason, n)
     return np.array([found.get(name, name) for name in arrivals.station.tolist()], np.str_)
-
-
-def events_of(picks: Picks, assignments: Assignments) -> Text:
-    """The event of each pick (n,), "" for noise."""
-    keys = (assignments.station, assignments.phase, assignments.time_ns)
-    event = dict(zip(zip(*(k.tolist() for k in keys), strict=True), assignments.event.tolist(), strict=True))
-    rows = zip(picks.station.tolist(), picks.phase.tolist(), picks.time_ns.tolist(), strict=True)
-    return np.array([event.get(row, "") for row in rows], np.str_)
 
 
 def left_out(theirs: Bulletin | None, listed: ComparedEvents) -> set[str]:

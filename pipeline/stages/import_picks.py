@@ -20,6 +20,7 @@ from pipeline.formats import results, tables
 from pipeline.formats.bulletin_rows import Bulletin, iso_ns, optional
 from pipeline.formats.bulletins import read_dat, read_hpc
 from pipeline.formats.quakeml import read_quakeml
+from pipeline.maths import pick_sigma
 from pipeline.maths.names import resolve
 from pipeline.records import Float, ForeignPicks, Int, Picks, Stations, Text
 from pipeline.rundir import RunDir, publish, require
@@ -69,9 +70,10 @@ def import_picks(path: Path, stations: Stations, span_ns: tuple[int, int]) -> tu
 
     The name says the format: .dat .hpc .hpl (OGS), .xml .qml .quakeml (QuakeML), .parquet (our own picks), or .csv
     and .parquet with the columns station, timestamp (UTC), phase, probability and perhaps amplitude_m_s or amplitude,
-    either in m/s. A bulletin has no probabilities: its picks get 1, whatever the analyst's weight. Location and
-    band are not known and stay empty: "NET.STA..".
-    Raises ConfigError if the file cannot be read or no pick is left.
+    either in m/s. A bulletin has no probabilities: its picks get 1, and the standard deviation that the weight
+    stands for. Location and band are not known and stay empty: "NET.STA..".
+    None may be left of a time between others, such as a quiet night.
+    Raises ConfigError if the file cannot be read, or no pick is left and the span is not within its time.
     """
     picks, problems = _read(Path(path))
     picks, nothing = with_amplitudes(picks)
@@ -83,7 +85,8 @@ def import_picks(path: Path, stations: Stations, span_ns: tuple[int, int]) -> tu
         problems.append(f"{np.count_nonzero(~inside)} of {len(picks)} picks lie outside the period of the run")
     if doubles := np.count_nonzero(inside) - len(wanted):
         problems.append(f"{doubles} picks are there twice: same station, phase and time; one of each was kept")
-    if not len(wanted):
+    is_within = (picks.time_ns < span_ns[0]).any() and (picks.time_ns >= span_ns[1]).any()
+    if not len(wanted) and not is_within:
         raise ConfigError(f"pick.source {path}: no pick of a known station within the run's period: {problems}")
     return wanted, problems
 
@@ -143,7 +146,9 @@ def _of_bulletin(found: Bulletin) -> tuple[Picks, list[str]]:
     problems = [f"line {bad.number}, {bad.text.strip()[:60]!r}: {bad.reason}" for bad in found.bad]
     arrivals = found.arrivals
     n = len(arrivals)
-    return _picks(arrivals.station, arrivals.phase, arrivals.time_ns, np.ones(n), np.full(n, np.nan)), problems
+    picks = _picks(arrivals.station, arrivals.phase, arrivals.time_ns, np.ones(n), np.full(n, np.nan))
+    sigma_s = pick_sigma.of_weights(arrivals.phase, arrivals.weight).astype(np.float32)
+    return replace(picks, sigma_s=sigma_s), problems
 
 
 def _read_parquet(path: Path) -> tuple[Picks, list[str]]:

@@ -95,10 +95,13 @@ def _states(run_dir: RunDir, config: Config, all_ended: bool, memo: provenance.M
     if config.pick.source:
         done["import-picks"] = all_ended = run_dir.imported.exists()
     done["associate"] = all_ended and provenance.is_current(run_dir, config, memo)
-    done["compare"] = done["associate"] and provenance.has_comparison(
+    done["locate"] = done["associate"] and provenance.has_origins(run_dir, provenance.origins(run_dir, config, memo))
+    done["compare"] = done["locate"] and provenance.has_comparison(
         run_dir, provenance.comparison(run_dir, config, memo)
     )
-    done["report"] = done["compare"] and provenance.has_report(run_dir, memo)
+    if config.compare.reference_events is not None:
+        done["explain"] = done["compare"] and provenance.has_reasons(run_dir, provenance.reasons(run_dir, config, memo))
+    done["report"] = all(done.values()) and provenance.has_report(run_dir, memo)
     return {
         name: DONE if yes else f"missing or out of date: run `orcolat {name} {run_dir.root}`"
         for name, yes in done.items()

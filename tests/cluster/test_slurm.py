@@ -447,8 +447,10 @@ def test_a_file_is_corrupt(job, alone):
 
 
 def picks_and_events(files):
-    """The plan knows when the file was changed; the days beside it, that they had to do without it as context."""
-    return {name: data for name, data in files.items() if not name.startswith(("shards", "outcomes"))}
+    """The plan knows when the file was changed; the days beside it, that they had to do without it as context; and the
+    reasons of missed events, what plan and outcomes they were made of."""
+    made_of = ("shards", "outcomes", "compare/missed")
+    return {name: data for name, data in files.items() if not name.startswith(made_of)}
 
 
 def test_handed_in_twice_at_once(job, alone):

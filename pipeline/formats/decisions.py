@@ -168,4 +168,4 @@ def _number(row: dict[str, Any], name: str, comma: bool, largest: float) -> floa
 
 def of_run(run_dir: RunDir) -> Decisions:
     """The decisions that a run has been told, if any."""
-    return tables.read(run_dir.decisions, Decisions) if run_dir.decisions.exists() else Decisions.empty()
+    return tables.read_if_there(run_dir.decisions, Decisions)

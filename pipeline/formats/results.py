@@ -294,6 +294,11 @@ def untried(run_dir: RunDir, plan: Shards) -> Int:
     return np.setdiff1d(open_rows(run_dir, plan), noted, assume_unique=True)
 
 
+def unpicked(run_dir: RunDir) -> int:
+    """How many planned shards have no result; those that failed are among them."""
+    return len(untried(run_dir, planned(run_dir))) + len(notes(run_dir))
+
+
 def require_picked(run_dir: RunDir, imported: bool) -> None:
     """Raises Incomplete unless every planned shard has ended, be it in failure."""
     plan = planned(run_dir)

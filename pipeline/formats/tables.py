@@ -62,6 +62,11 @@ def read(path: Path, kind: type[T]) -> T:
     return _table(path, _open(path), kind)
 
 
+def read_if_there(path: Path, kind: type[T]) -> T:
+    """`read`, or an empty table where there is no file."""
+    return read(path, kind) if path.exists() else kind.empty()
+
+
 def _table(path: Path, found: pa.Table, kind: type[T]) -> T:
     return kind(*(_column(path, found, f) for f in kind.columns()))
 

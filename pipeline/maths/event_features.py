@@ -8,7 +8,21 @@ import numpy as np
 
 from pipeline.maths import geo
 from pipeline.maths.names import sites
-from pipeline.records import DAY_NS, NS, Assignments, Bool, Events, Float, Int, Picks, Stations, Table, Text, column
+from pipeline.records import (
+    DAY_NS,
+    NS,
+    Assignments,
+    Bool,
+    Events,
+    Float,
+    Int,
+    Origins,
+    Picks,
+    Stations,
+    Table,
+    Text,
+    column,
+)
 
 LOOK_S = 3.0  # a pick within this long would have been taken into the event
 AROUND_NS = 1800 * NS  # before and after an event: how busy a station is
@@ -105,7 +119,7 @@ def _sum(of: Int, value: Float, m: int) -> Float:
     return np.bincount(of, value, m).astype(np.float64)
 
 
-def event_rows(events: Events, names: Text) -> Int:
+def event_rows(events: Events | Origins, names: Text) -> Int:
     """The row of the event of each of the ``names`` (n,). Raises KeyError if one is not there."""
     by_id = np.argsort(events.id, kind="stable")
     at = np.searchsorted(events.id[by_id], names).clip(max=max(len(events) - 1, 0))

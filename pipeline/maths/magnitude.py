@@ -15,6 +15,7 @@ import numpy as np
 
 from pipeline.maths import names
 from pipeline.maths.account import rows_of
+from pipeline.maths.event_features import event_rows
 from pipeline.records import Bool, Float, Int, LocatedArrivals, Origins, Picks, Stations, Text
 
 NO_PICK, NEAR, FAR = "no S pick", "too near", "too far"
@@ -97,9 +98,7 @@ def readings(origins: Origins, arrivals: LocatedArrivals, picks: Picks, stations
     ``stations`` tell elevations; a station that is not among them is taken at sea level.
     """
     s = arrivals.take(arrivals.phase == "S")
-    order = np.argsort(origins.id)
-    event = order[np.searchsorted(origins.id, s.event, sorter=order)] if len(s) else np.empty(0, np.int64)
-    row = rows_of(s, picks)
+    event, row = event_rows(origins, s.event), rows_of(s, picks)
     there, at = row >= 0, np.maximum(row, 0)
     amplitude, reason = np.full(len(s), np.nan), np.full(len(s), NOT_KNOWN, "U16")
     if len(picks):

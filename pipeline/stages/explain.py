@@ -14,6 +14,7 @@ from pipeline.config import Config
 from pipeline.errors import ConfigError, Incomplete
 from pipeline.formats import provenance, tables
 from pipeline.maths import reasons
+from pipeline.maths.event_features import event_rows
 from pipeline.maths.reasons import HAS_DATA, Expected, Reason
 from pipeline.maths.scorecard import EARTHQUAKE
 from pipeline.records import ComparedEvents, Events, Missed
@@ -42,9 +43,10 @@ def run(run_dir: RunDir, config: Config, world: World) -> None:
 
 def require_compared(run_dir: RunDir, config: Config) -> dict[str, str]:
     """What reasons are made of. Raises Incomplete unless there is a comparison of what the run holds now."""
-    if not provenance.has_comparison(run_dir, provenance.comparison(run_dir, config)):
+    memo = provenance.Memo(run_dir)  # the picks of the run are read once for both
+    if not provenance.has_comparison(run_dir, provenance.comparison(run_dir, config, memo)):
         raise Incomplete(f"{run_dir.root}: no comparison, or out of date: run `orcolat compare {run_dir.root}` first")
-    return provenance.reasons(run_dir, config)
+    return provenance.reasons(run_dir, config, memo)
 
 
 def explained(run_dir: RunDir, config: Config) -> Missed:
@@ -52,8 +54,7 @@ def explained(run_dir: RunDir, config: Config) -> Missed:
     compared = tables.read(run_dir.compared("events"), ComparedEvents)
     missed = compared.take(compared.status == "missed")
     inputs = explain_inputs.read(run_dir, config)
-    order = np.argsort(inputs.theirs.id, kind="stable")
-    events = inputs.theirs.take(order[np.searchsorted(inputs.theirs.id[order], missed.theirs)])
+    events = inputs.theirs.take(event_rows(inputs.theirs, missed.theirs))
     seen = explain_inputs.expected(inputs, events)
     return table(inputs, events, seen, decide(inputs, events, seen))
 

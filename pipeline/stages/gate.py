@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -33,7 +33,6 @@ from pipeline.records import (
 from pipeline.rundir import RunDir, publish, require
 
 log = logging.getLogger(__name__)
-T = TypeVar("T", bound=Table)
 Card = dict[str, Any]
 PASS, FAIL = "pass", "fail"
 NAMED = 5  # stations in the summary
@@ -92,7 +91,7 @@ def _seen(run_dir: RunDir, config: Config) -> health_facts.Seen:
     if run_dir.arrivals.exists() and run_dir.station_terms.exists():
         arrivals = tables.read(run_dir.arrivals, LocatedArrivals)
         return health_facts.seen(arrivals, tables.read(run_dir.station_terms, StationTerms), vp_vs)
-    found = _read(run_dir.assignments, Assignments)
+    found = tables.read_if_there(run_dir.assignments, Assignments)
     columns = {name: getattr(found, name) for name in ("event", "station", "phase", "time_ns", "residual_s")}
     return health_facts.seen(LocatedArrivals(**columns), StationTerms.empty(), vp_vs)
 
@@ -103,8 +102,8 @@ def judge(run_dir: RunDir, config: Config, card: Card, stations: StationHealth) 
     path = history.path_of(run_dir, config)
     nights = history.last(path, series, config.run.span_ns[0], settings.nights + settings.recent_nights)
     before = history.scores_of(nights)
-    events = _read(run_dir.compared("events"), ComparedEvents)
-    picks = _read(run_dir.compared("picks"), ComparedPicks)
+    events = tables.read_if_there(run_dir.compared("events"), ComparedEvents)
+    picks = tables.read_if_there(run_dir.compared("picks"), ComparedPicks)
     hours = float(np.nansum(stations.hours)), float(np.nansum(stations.hours_planned))
     scores = gate.scores(card, events, picks, hours, settings.confidence)
     rule = gate.Rule(**{name: getattr(settings, name) for name in gate.Rule.__slots__})
@@ -120,7 +119,7 @@ def judge(run_dir: RunDir, config: Config, card: Card, stations: StationHealth) 
         "end": config.run.end.isoformat(),
         "config_digest": config.digest,
         "confidence": settings.confidence,
-        "missing_shards": len(results.untried(run_dir, results.planned(run_dir))) + len(results.notes(run_dir)),
+        "missing_shards": results.unpicked(run_dir),
         "nights_before": len(nights),
         "scores": {
             name: {**asdict(score), "usual": gate.usual_of(before, name, settings.nights)[0]}
@@ -226,7 +225,3 @@ def table(path: Path, n: int) -> str:
 
 def _count(n: int | None) -> str:
     return "-" if n is None else f"{n:,}"
-
-
-def _read(path: Path, kind: type[T]) -> T:
-    return tables.read(path, kind) if path.exists() else kind.empty()

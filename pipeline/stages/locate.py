@@ -17,6 +17,7 @@ from pipeline.formats.stations import at
 from pipeline.maths import geo, location, names, pick_sigma
 from pipeline.maths.account import rows_of
 from pipeline.maths.ellipsoids import ellipsoid
+from pipeline.maths.event_features import event_rows
 from pipeline.maths.station_terms import Evidence, Terms
 from pipeline.models import eikonal, locator
 from pipeline.models.associators.observed import place
@@ -162,8 +163,7 @@ def prepare(
     ``sigma_s`` is of each assignment, ``where`` the area and the latitude and longitude of its centre.
     """
     events, assignments, stations = tables_
-    by_id = np.argsort(events.id, kind="stable")
-    event = by_id[np.searchsorted(events.id[by_id], assignments.event)]
+    event = event_rows(events, assignments.event)
     order = np.lexsort((assignments.time_ns, assignments.phase, assignments.station, event))
     assignments, event, sigma_s = assignments.take(order), event[order], sigma_s[order]
     name = names.sites(assignments.station)

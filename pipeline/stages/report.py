@@ -10,7 +10,7 @@ import json
 import logging
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -37,14 +37,12 @@ from pipeline.records import (
     Shards,
     StationHealth,
     Stations,
-    Table,
 )
 from pipeline.rundir import RunDir, publish, require
 from pipeline.stages import report_records
 
 log = logging.getLogger(__name__)
 NIGHTS = 30  # before this one, in the page
-T = TypeVar("T", bound=Table)
 
 
 def run(run_dir: RunDir, config: Config, world: World) -> None:
@@ -117,10 +115,10 @@ def read(run_dir: RunDir, config: Config) -> Inputs:
     shards = tables.read(require(run_dir.shards, "plan"), Shards)
     catalogue = origins.events(run_dir) if run_dir.events.exists() else Events.empty()
     located = _origins(run_dir, catalogue)
-    assignments = _read(run_dir.assignments, Assignments)
+    assignments = tables.read_if_there(run_dir.assignments, Assignments)
     scorecard = _json(run_dir.scorecard)
-    compared = _read(run_dir.compared("events"), ComparedEvents) if scorecard.get("events") else None
-    compared_picks = _read(run_dir.compared("picks"), ComparedPicks) if scorecard.get("picks") else None
+    compared = tables.read_if_there(run_dir.compared("events"), ComparedEvents) if scorecard.get("events") else None
+    compared_picks = tables.read_if_there(run_dir.compared("picks"), ComparedPicks) if scorecard.get("picks") else None
     events = all_events(catalogue, compared)
     chosen = interest.interesting(events, of_ours(located, "probability", events), config.report.record_sections)
     picks, around = PickTally(assignments), Around(times(events)[chosen])
@@ -131,13 +129,15 @@ def read(run_dir: RunDir, config: Config) -> Inputs:
     return Inputs(
         config=config,
         shards=shards,
-        stations=_read(run_dir.stations, Stations),
+        stations=tables.read_if_there(run_dir.stations, Stations),
         outcomes=results.outcomes(run_dir),
         tracebacks=results.tracebacks(run_dir),
         picks=picks,
         left_out=json.loads(run_dir.imported.read_text("utf-8"))["left_out"] if run_dir.imported.exists() else [],
         catalogue=catalogue,
-        assignments=_relocated(assignments, _read(run_dir.arrivals, LocatedArrivals)) if len(located) else assignments,
+        assignments=_relocated(assignments, tables.read_if_there(run_dir.arrivals, LocatedArrivals))
+        if len(located)
+        else assignments,
         refused=tables.metadata(run_dir.events).get("refused", {}) if run_dir.events.exists() else {},
         associated=run_dir.events.exists(),
         scorecard=scorecard,
@@ -150,14 +150,14 @@ def read(run_dir: RunDir, config: Config) -> Inputs:
         decisions=_decisions(run_dir, config, located),
         gate=_json(run_dir.gate),
         nights=_nights(run_dir, config),
-        health=_read(run_dir.health, StationHealth),
+        health=tables.read_if_there(run_dir.health, StationHealth),
         curves=_curves(config) if np.isfinite(located.probability).any() else {},
     )
 
 
 def _origins(run_dir: RunDir, catalogue: Events) -> Origins:
     """The located events; none where they are of another catalogue."""
-    found = _read(run_dir.origins, Origins)
+    found = tables.read_if_there(run_dir.origins, Origins)
     return found if set(found.id.tolist()) == set(catalogue.id.tolist()) else Origins.empty()
 
 
@@ -172,7 +172,7 @@ def _relocated(assignments: Assignments, arrivals: LocatedArrivals) -> Assignmen
 
 def _reasons(run_dir: RunDir) -> dict[str, tuple[str, str]]:
     """Why the reference's events were missed: class and sentence, by their id; {} where nobody has asked."""
-    found = _read(run_dir.compared("missed"), Missed)
+    found = tables.read_if_there(run_dir.compared("missed"), Missed)
     return dict(zip(found.event.tolist(), zip(found.reason.tolist(), found.detail.tolist(), strict=True), strict=True))
 
 
@@ -206,7 +206,3 @@ def _decisions(run_dir: RunDir, config: Config, located: Origins) -> dict[str, s
 def _json(path: Path) -> dict[str, Any]:
     found = json.loads(path.read_text("utf-8")) if path.exists() else {}
     return found if isinstance(found, dict) else {}
-
-
-def _read(path: Path, kind: type[T]) -> T:
-    return tables.read(path, kind) if path.exists() else kind.empty()

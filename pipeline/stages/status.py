@@ -16,8 +16,8 @@ SHOWN = 10  # of the shards that failed
 
 
 def unpicked(run_dir: RunDir) -> int:
-    """How many planned shards have no result; those that failed are among them."""
-    return len(results.untried(run_dir, results.planned(run_dir))) + len(results.notes(run_dir))
+    """As `pipeline.formats.results.unpicked`."""
+    return results.unpicked(run_dir)
 
 
 def look(run_dir: RunDir, config: Config) -> tuple[bool, str]:

@@ -1,0 +1,1 @@
+"""What an adapter puts into a network, one kind a file; `pipeline.models.adapters` is the door."""

@@ -13,12 +13,15 @@ from pipeline.records.catalogue import (
     StationTerms,
 )
 from pipeline.records.compared import Arrivals, ComparedEvents, ComparedPicks, Missed
-from pipeline.records.table import DAY_NS, NAN, NS, Bool, Float, Float32, Int, Table, Text, column
+from pipeline.records.labelled import Labelled, RecordPicks
+from pipeline.records.network import NetworkRecord
+from pipeline.records.table import DAY_NS, HOUR_NS, NAN, NS, Bool, Float, Float32, Int, Table, Text, column
 from pipeline.records.waveforms import ForeignPicks, Picks, Runs, Scores, Stations, Waveform
 from pipeline.records.work import Outcome, Outcomes, Shard, Shards
 
 __all__ = [
     "DAY_NS",
+    "HOUR_NS",
     "NAN",
     "NS",
     "Arrivals",
@@ -32,12 +35,15 @@ __all__ = [
     "Float32",
     "ForeignPicks",
     "Int",
+    "Labelled",
     "LocatedArrivals",
     "Missed",
+    "NetworkRecord",
     "Origins",
     "Outcome",
     "Outcomes",
     "Picks",
+    "RecordPicks",
     "Runs",
     "Scores",
     "Shard",

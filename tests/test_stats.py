@@ -93,3 +93,10 @@ def test_nothing_but_hits_is_not_certainty(n):
     none = stats.rates(np.tile([0, 1, 1], (n, 1)), 200, 0.95, [0]).recall
     assert (none.value, none.low) == (0.0, 0.0)
     assert none.high == pytest.approx(1 - exact.low)
+
+
+def test_many_kinds_of_groups_are_drawn_some_at_a_time_and_alike(monkeypatch):
+    counts = np.arange(300).reshape(100, 3)
+    at_once = stats.resample(counts, 50, np.random.default_rng(1))
+    monkeypatch.setattr(stats, "DRAWS", 700)
+    np.testing.assert_array_equal(stats.resample(counts, 50, np.random.default_rng(1)), at_once)

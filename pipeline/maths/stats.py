@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 Float = NDArray[np.float64]
 Int = NDArray[np.int64]
 NAN = float("nan")
+DRAWS = 1 << 24  # numbers of a bootstrap that are in memory at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ def rates(counts: Int, n_samples: int, confidence: float, seed: list[int]) -> Ra
     tails = [50 * (1 - confidence), 50 * (1 + confidence)]
     surest = ((1 - confidence) / 2) ** (1 / max(1, len(counts)))  # (alpha / 2) ** (1 / n)
     values = [_rates(np.asarray(counts).reshape(-1, 3).sum(axis=0)[None, :]), _rates(drawn)]
-    return Rates(*(_interval(float(value[0]), sample, tails, surest) for value, sample in zip(*values, strict=True)))
+    return Rates(*(interval(float(value[0]), sample, tails, surest) for value, sample in zip(*values, strict=True)))
 
 
 def resample(counts: Int, n_samples: int, rng: np.random.Generator) -> Int:
@@ -82,7 +83,9 @@ def resample(counts: Int, n_samples: int, rng: np.random.Generator) -> Int:
     if not len(counts):
         return np.zeros((n_samples, 3), np.int64)
     kinds, members = np.unique(counts, axis=0, return_counts=True)
-    drawn: Int = rng.multinomial(len(counts), members / len(counts), n_samples) @ kinds
+    at_once = max(1, DRAWS // len(kinds))
+    steps = [min(at_once, n_samples - begun) for begun in range(0, n_samples, at_once)]
+    drawn: Int = np.concatenate([rng.multinomial(len(counts), members / len(counts), n) @ kinds for n in steps])
     return drawn
 
 
@@ -93,11 +96,14 @@ def _rates(totals: Int) -> tuple[Float, Float, Float]:
         return matched / (matched + missed), matched / (matched + new), 2 * matched / (2 * matched + missed + new)
 
 
-def _interval(value: float, sample: Float, tails: list[float], surest: float) -> Interval:
+def interval(value: float, sample: Float, tails: list[float], surest: float | None) -> Interval:
+    """Percentiles ``tails`` of what is not NaN in ``sample``, and the far bound ``surest`` where a share is 0 or 1."""
     sample = sample[~np.isnan(sample)]
     if np.isnan(value) or not len(sample):
         return Interval(value, NAN, NAN)
     low, high = (float(bound) for bound in np.percentile(sample, tails))
+    if surest is None:
+        return Interval(value, low, high)
     return Interval(value, min(low, surest) if value == 1 else low, max(high, 1 - surest) if value == 0 else high)
 
 

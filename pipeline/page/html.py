@@ -96,7 +96,7 @@ def _has(inputs: Inputs) -> dict[str, bool]:
     return {**known, "own_magnitudes": bool(own) and not kinds, "ml": bool(kinds), "origins": bool(len(inputs.origins))}
 
 
-def fill(template: str, config: Config, scripts: tuple[str, ...] = ("tables.js",), **values: Any) -> str:
+def fill(template: str, config: Config | None, scripts: tuple[str, ...] = ("tables.js",), **values: Any) -> str:
     """A page of ``template``: one file, with its style and its script, and no other script is let run."""
     script = "\n".join((HERE / name).read_text("utf-8") for name in scripts)
     return (

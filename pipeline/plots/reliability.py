@@ -26,7 +26,7 @@ def reliability_plot(curves: dict[str, Reliability], least: int) -> str:
         ax.fill_between(ends, ends - AWAY, ends + AWAY, color=GREY, alpha=0.18, linewidth=0)
         ax.plot(ends, ends, color=INK, linewidth=0.6)
         for (name, curve), (colour, marker) in zip(curves.items(), cycle(LOOKS), strict=False):
-            _line(ax, curve, least, (colour, marker, name))
+            line(ax, curve, least, (colour, marker, name))
             count.plot(curve.said, curve.n, marker, color=colour, markersize=4)
         ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), ylabel="real events")
         count.set(xlabel="probability", ylabel="events", yscale="log")
@@ -40,7 +40,7 @@ def reliability_plot(curves: dict[str, Reliability], least: int) -> str:
         return svg(fig, "reliability", f"Reliability of the probability of events in {len(curves)} tests")
 
 
-def _line(ax: Axes, curve: Reliability, least: int, look: tuple[str, str, str]) -> None:
+def line(ax: Axes, curve: Reliability, least: int, look: tuple[str, str, str]) -> None:
     colour, marker, name = look
     enough = curve.n >= least
     few = (curve.n > 0) & ~enough

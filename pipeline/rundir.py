@@ -189,6 +189,25 @@ class RunDir:
         return self.associator(f"{name}-against-{reference}")
 
 
+class Hours(RunDir):
+    """Where a ``picker`` of networks keeps its plan of hours, their claims, results and failures while it works.
+
+    What it finds is handed over to the station-days of the picker's own run directory.
+    """
+
+    def __init__(self, picker: RunDir) -> None:
+        super().__init__(picker.root / "hours")
+        self.home = picker
+
+    @property
+    def meter(self) -> Path:
+        return self.home.meter
+
+    @property
+    def weights(self) -> Path:
+        return self.home.weights
+
+
 def create(root: Path, config: Config) -> RunDir:
     """Make ``root`` a run directory of ``config``, or check that it already is one.
 
@@ -222,6 +241,13 @@ def of_pickers(run_dir: RunDir, config: Config) -> list[tuple[RunDir, Config]]:
     further = () if config.pick.ensemble or config.pick.source else config.pick.also
     alone = [(run_dir.picker(picker.slug), config.of_picker(picker.weight)) for picker in further]
     return [(run_dir, config), *alone]
+
+
+def of_networks(run_dir: RunDir, config: Config) -> list[tuple[Hours, Config]]:
+    """Where the pickers of networks work, and the configuration of each alone."""
+    names = set() if config.pick.source else {picker.weight for picker in config.pick.of_networks}
+    pickers = [(each, alone.pick.weight) for each, alone in of_pickers(run_dir, config)]
+    return [(Hours(each), config.of_picker(weight)) for each, weight in pickers if weight in names]
 
 
 def of_associator(run_dir: RunDir, config: Config, name: str) -> tuple[RunDir, Config]:

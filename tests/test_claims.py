@@ -329,7 +329,7 @@ def test_a_block_of_another_living_machine_is_left_to_it_and_named(tmp_path, con
     left_behind(run_dir.claims, "block-0000004", dataclasses.replace(ELSEWHERE, job="17"))
     assert ended(start(run_dir, config, log)) == [0]
     assert reads(log) == dict.fromkeys((shard.id for shard in SHARDS if shard != SHARDS[4]), 1)
-    assert processes.pick.with_others(run_dir) == "1 shards are left to pid 4711 on far, job 17"
+    assert processes.pick.with_others(run_dir, config) == "1 shards are left to pid 4711 on far, job 17"
 
 
 def test_a_claim_says_who(tmp_path, monkeypatch):

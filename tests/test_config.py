@@ -63,7 +63,7 @@ def test_a_wrong_value_is_named_with_what_is_allowed(path):
     message = refuse(path, "[archive]", "[archive]\nmissing_components = 'guess'")
     assert "archive.missing_components" in message
     assert "'guess'" in message
-    assert "'zero' or 'skip'" in message
+    assert "'zero', 'repeat' or 'skip'" in message
 
 
 @pytest.mark.parametrize(

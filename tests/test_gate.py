@@ -300,7 +300,7 @@ def test_a_night_ends_with_its_gate_and_says_so_in_its_line(tmp_path, monkeypatc
         stage.run(run_dir, config, world, keep)
         return 0
 
-    monkeypatch.setattr("pipeline.commands.whole._all_stages", stages)
+    monkeypatch.setattr("pipeline.commands.whole.all_stages", stages)
     night = ["--for", "2024-03-20", "--runs", str(tmp_path / "nights")]
     given = tmp_path / "my.toml"
     given.write_text(dumps(own.model_copy(update={"gate": Gate(min_recall=limit)})))
@@ -317,7 +317,7 @@ def test_a_history_that_cannot_be_used_is_said_before_the_night_is_worked_on(tmp
     made, _ = fabricate(tmp_path)
     (tmp_path / "nights").mkdir()
     (tmp_path / "nights" / "history.sqlite").write_text("no database " * 100)
-    monkeypatch.setattr("pipeline.commands.whole._all_stages", None)
+    monkeypatch.setattr("pipeline.commands.whole.all_stages", None)
     night = ["--for", "2024-03-20", "--runs", str(tmp_path / "nights")]
     assert main(["nightly", str(made.config), *night]) == 2
     assert "FAILED: " in capsys.readouterr().out

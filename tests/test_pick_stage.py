@@ -155,7 +155,7 @@ def test_a_killed_run_resumes_with_what_is_missing(tmp_path, config, expected, a
 
 def test_a_kill_while_folding_loses_nothing(tmp_path, config, expected, monkeypatch):
     run_dir = planned(tmp_path / "folding")
-    monkeypatch.setattr(results, "_remove_parts", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(results, "remove_parts", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         picked(run_dir, config)
     monkeypatch.undo()

@@ -256,10 +256,10 @@ def test_a_night_says_one_line_whatever_happens(tmp_path, monkeypatch, capsys):
     assert main(["nightly", "nowhere.toml", *night]) == 2
     config = tmp_path / "my.toml"
     config.write_text(configs.dumps(make_config(tmp_path, 1)))
-    monkeypatch.setattr("pipeline.commands.whole._all_stages", bug)
+    monkeypatch.setattr("pipeline.commands.whole.all_stages", bug)
     with pytest.raises(RuntimeError, match="a bug"):
         main(["nightly", str(config), *night])
-    monkeypatch.setattr("pipeline.commands.whole._all_stages", full)
+    monkeypatch.setattr("pipeline.commands.whole.all_stages", full)
     assert main(["nightly", str(config), *night]) == 3
     wrong, buggy, room = capsys.readouterr().out.splitlines()
     assert wrong.startswith("2024-05-06 FAILED: nowhere.toml: cannot read the configuration")

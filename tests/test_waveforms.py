@@ -475,6 +475,15 @@ def test_missing_components_by_policy(tmp_path):
     assert len(read(tmp_path, missing_components="skip")[0]) == 4000
 
 
+def test_a_lone_component_in_place_of_the_others(tmp_path):
+    write(sds_path(tmp_path, Z), trace(noise(10_000)))
+    waveform, notes = read_shard(archive(tmp_path, missing_components="repeat"), shard(), 0.0, 100.0, HOUR)
+    assert waveform.components == (True, False, False), "amplitudes are of what there is"
+    assert waveform.samples[0].any()
+    np.testing.assert_array_equal(waveform.samples[1:], waveform.samples[[0, 0]])
+    assert notes == (f"{LOST} N and E: the other instead",)
+
+
 def test_no_file(tmp_path):
     station(tmp_path, seconds=20)
     with pytest.raises(BadData, match="no file"):

@@ -79,7 +79,7 @@ def run_pick(args: argparse.Namespace, world: World) -> int:
         tally = pick.run(run_dir, config, world)
         code = INCOMPLETE if tally["stopped"] else complete(run_dir, world)
         if world.rank == 0:
-            if others := pick.with_others(run_dir):
+            if others := pick.with_others(run_dir, config):
                 log.warning("%s", others)
             if code == INCOMPLETE and stop.asked() in stop.COMING_BACK:
                 slurm.requeue(config.slurm.max_requeues if stop.asked() == stop.TIME_IS_UP else None)

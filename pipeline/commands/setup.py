@@ -61,14 +61,16 @@ def list_weights(args: argparse.Namespace, world: World) -> int:
 
 
 def fetch_weights(args: argparse.Namespace, world: World) -> int:
-    from pipeline.models.picker import Pickers
+    from pipeline.models import network_picker
 
     for name in args.names:
         pick = configs.load(Path(name)).pick if name.endswith(".toml") else Pick().model_copy(update={"weight": name})
         if world.rank == 0 and pick.weights:
             for weight in pick.weights:
                 say(f"{weight}: {weights.fetch(weight)}")
-            Pickers.of(pick.model_copy(update={"precision": "fp32"}), Compute())  # refuses what could not be run
+            network_picker.require(
+                pick.model_copy(update={"precision": "fp32"}), Compute()
+            )  # refuses what cannot be run
     world.bcast(None)
     return COMPLETE
 

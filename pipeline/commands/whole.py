@@ -70,12 +70,12 @@ def _submit_parser(sub: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, world: World) -> int:
     config = configs.load(args.config, args.set)
-    code = _all_stages(RunDir(args.run_dir), config, world)
+    code = all_stages(RunDir(args.run_dir), config, world)
     say_summary(RunDir(args.run_dir), config, world)
     return code
 
 
-def _all_stages(run_dir: RunDir, config: Config, world: World, keep: bool = False) -> int:
+def all_stages(run_dir: RunDir, config: Config, world: World, keep: bool = False) -> int:
     """Everything that is missing; the exit code. To ``keep`` the run is to enter it into the history of nights."""
     from pipeline.stages import plan
 
@@ -107,7 +107,7 @@ def _pick(run_dir: RunDir, config: Config, world: World) -> None:
     tally = pick.run(run_dir, config, world)
     if tally["stopped"]:
         raise Incomplete(f"{run_dir.root}: picking was stopped ({stop.asked() or 'see above'}): run it again")
-    others = world.bcast(pick.with_others(run_dir) if world.rank == 0 else "")
+    others = world.bcast(pick.with_others(run_dir, config) if world.rank == 0 else "")
     if others:
         raise Incomplete(f"{run_dir.root}: {others}: run it again after that")
 
@@ -120,7 +120,7 @@ def run_nightly(args: argparse.Namespace, world: World) -> int:
         config = configs.load(args.config, args.set, args.site).of_day(day)
         _require_history(run_dir, config, world)
         _notice_late(run_dir, config, world)
-        code = _all_stages(run_dir, config, world, True)
+        code = all_stages(run_dir, config, world, True)
         ended, sentence = gate_ended(run_dir, world)
     except Exception as e:
         why = storage(e) if is_storage(e) else e

@@ -6,23 +6,12 @@ enough, and a run may be resumed with others. A site file holds ``[compute]`` an
 configuration. Paths in a file are relative to that file.
 """
 
+from pipeline.config.catalogue import Associate, Locate, Magnitude
 from pipeline.config.files import dumps, load, parse
 from pipeline.config.gate import Gate
+from pipeline.config.pick import Also, Network, Pick
 from pipeline.config.quality import Quality
-from pipeline.config.sections import (
-    Also,
-    Archive,
-    Associate,
-    Compare,
-    Floor,
-    Locate,
-    Magnitude,
-    Pick,
-    Reference,
-    Report,
-    Run,
-    StationList,
-)
+from pipeline.config.sections import Archive, Compare, Floor, Reference, Report, Run, StationList
 from pipeline.config.site import After, Compute, Site, Slurm, is_no_path
 from pipeline.config.whole import NOT_IN_DIGEST, Config
 
@@ -39,6 +28,7 @@ __all__ = [
     "Gate",
     "Locate",
     "Magnitude",
+    "Network",
     "Pick",
     "Quality",
     "Reference",

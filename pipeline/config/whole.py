@@ -9,14 +9,17 @@ from typing import Self
 
 from pydantic import model_validator
 
+from pipeline.config.adapt import Adapt
 from pipeline.config.base import Section
+from pipeline.config.catalogue import Associate, Locate, Magnitude
 from pipeline.config.gate import Gate
+from pipeline.config.pick import Pick
 from pipeline.config.quality import Quality
-from pipeline.config.sections import Archive, Associate, Compare, Locate, Magnitude, Pick, Report, Run, StationList
+from pipeline.config.sections import Archive, Compare, Report, Run, StationList
 from pipeline.config.site import Compute, Site, Slurm
 from pipeline.errors import ConfigError
 
-NOT_IN_DIGEST = frozenset({*Site.model_fields, "gate"})
+NOT_IN_DIGEST = frozenset({*Site.model_fields, "gate", "adapt"})
 
 
 class Config(Section):
@@ -31,6 +34,7 @@ class Config(Section):
     compare: Compare = Compare()
     report: Report = Report()
     gate: Gate = Gate()
+    adapt: Adapt = Adapt()
     compute: Compute = Compute()
     slurm: Slurm = Slurm()
 
@@ -46,6 +50,8 @@ class Config(Section):
         data = self.model_dump(mode="json", exclude=set(NOT_IN_DIGEST))
         if not self.pick.also:  # the same digest as before there were several pickers
             del data["pick"]["also"], data["pick"]["ensemble"]
+        if not self.pick.networks:  # the same digest as before there were pickers of networks
+            del data["pick"]["networks"]
         if self.locate == Locate():  # the same digest as before events were located
             del data["locate"]
         if self.magnitude == Magnitude():  # the same digest as before there were magnitudes
@@ -62,6 +68,12 @@ class Config(Section):
         name = f"{self.run.name[:53]}-{day:%Y-%m-%d}"
         alone = {"name": name, "start": start, "end": start + timedelta(days=1)}
         return self.model_copy(update={"run": self.run.model_copy(update=alone)})
+
+    @property
+    def of_stations(self) -> Config | None:
+        """The same with the pickers that pick station by station; None if there are none."""
+        pick = self.pick.of_stations
+        return self.model_copy(update={"pick": pick}) if pick else None
 
     def of_picker(self, weight: str) -> Config:
         """The configuration of one of several pickers alone. Raises ConfigError if there is none with ``weight``."""

@@ -95,7 +95,7 @@ def _records(raw: bytes) -> tuple[int, NDArray[Any]]:
         length = 1 << raw[at + 6]
         blocks = np.frombuffer(raw, np.uint8)[: len(raw) // length * length].reshape(-1, length)
         where = [at, at + 1, at + 6]  # blockette number and record length
-        if len(blocks) and (blocks[:, where] == blocks[0, where]).all():
+        if len(blocks) and at + 7 <= length and (blocks[:, where] == blocks[0, where]).all():
             records: NDArray[Any] = np.ascontiguousarray(blocks[:, : header.itemsize]).view(header)[:, 0]
             return length, records
     return 0, np.empty(0, HEADER)

@@ -8,7 +8,7 @@ import numpy as np
 
 from pipeline.config import Config
 from pipeline.errors import ConfigError
-from pipeline.formats import archive, stations
+from pipeline.formats import archive, network_plans, stations
 from pipeline.maths.coverage import operating
 from pipeline.maths.days import day_numbers
 from pipeline.maths.names import site
@@ -17,9 +17,10 @@ from pipeline.records import Shards, Stations
 
 
 def plan_shards(config: Config, sites: Stations) -> Shards:
-    """The shards of the run; none where picks are imported.
+    """The shards of the run's main picker; none where picks are imported.
 
-    Raises ConfigError for a station of the archive without coordinates, and an archive with no data.
+    Raises ConfigError for a station of the archive without coordinates, an archive with no data, and networks that do
+    not suit it.
     """
     if config.archive.root is None:
         return Shards.empty()
@@ -37,7 +38,15 @@ def plan_shards(config: Config, sites: Stations) -> Shards:
         )
     stations.require(sites, sorted({site(name) for name in np.unique(found.station).tolist()}))
     require_epochs(sites, found)
-    return replace(found, volume=volumes(found.day))
+    for each in config.pick.of_networks:
+        network_plans.require(each, network_plans.plan_for(each, found), sites)
+    mine = network_plans.plan_for(config.pick, replace(found, volume=volumes(found.day)))
+    if not len(mine):
+        raise ConfigError(
+            f"archive.root {config.archive.root}: waveforms between {config.run.start} and {config.run.end}, but none "
+            "of the stations in [[pick.networks]]; correct their patterns, or pick other days"
+        )
+    return mine
 
 
 def require_epochs(sites: Stations, plan: Shards) -> None:

@@ -71,17 +71,23 @@ def _without_part(run_dir: RunDir, plan: Shards, rows: Int) -> Int:
     return rows[np.array([f"{station}.{band}.parquet" not in there for station, band in names], np.bool_)]
 
 
-def write_part(run_dir: RunDir, shard: Shard, picks: Picks, outcome: Outcome) -> None:
-    """Publish the result of one shard. The note of an earlier failure goes when its volume is folded."""
+def write_part(run_dir: RunDir, shard: Shard, picks: Picks, outcome: Outcome, members: Sequence[Outcome] = ()) -> None:
+    """Publish the result of one shard, of a network also how its ``members`` ended.
+
+    The note of an earlier failure goes when its volume is folded.
+    """
+    about: dict[str, object] = {"outcome": asdict(outcome)}
+    if members:
+        about["members"] = [asdict(member) for member in members]
     try:
-        _write_part(run_dir, shard, picks, outcome)
+        _write_part(run_dir, shard, picks, about)
     except FileNotFoundError:  # its folder went away under it: another has done it, too, and folded
-        _write_part(run_dir, shard, picks, outcome)
+        _write_part(run_dir, shard, picks, about)
 
 
-def _write_part(run_dir: RunDir, shard: Shard, picks: Picks, outcome: Outcome) -> None:
+def _write_part(run_dir: RunDir, shard: Shard, picks: Picks, about: dict[str, object]) -> None:
     with publish(run_dir.part(shard)) as part:
-        tables.write(part, picks, {"outcome": asdict(outcome)})
+        tables.write(part, picks, about)
 
 
 def whole(run_dir: RunDir, plan: Shards, aside: Collection[str] = ()) -> list[str]:
@@ -107,7 +113,7 @@ def fold(run_dir: RunDir, plan: Shards, volumes: Sequence[str] | None = None, as
             if not _join(run_dir, date.fromisoformat(volume), kept):
                 continue
         for day in np.unique(rows.day).tolist():
-            _remove_parts(run_dir, date.fromisoformat(day))
+            remove_parts(run_dir, date.fromisoformat(day))
 
 
 def _join(run_dir: RunDir, volume: date, rows: Shards) -> bool:
@@ -116,7 +122,7 @@ def _join(run_dir: RunDir, volume: date, rows: Shards) -> bool:
     try:
         found, abouts = tables.read_all(paths, Picks)
     except BadData as e:
-        if _vanished(e) and run_dir.outcomes(volume).exists():
+        if vanished(e) and run_dir.outcomes(volume).exists():
             return False
         raise
     ends = [outcome(path, about) for path, about in zip(paths, abouts, strict=True)]
@@ -171,7 +177,8 @@ def unfold(run_dir: RunDir, volume: date) -> None:
         run_dir.picks(volume).unlink(missing_ok=True)
 
 
-def _remove_parts(run_dir: RunDir, day: date) -> None:
+def remove_parts(run_dir: RunDir, day: date) -> None:
+    """Take away the parts of a day; what is in them is kept elsewhere, or is to be made again."""
     folder = run_dir.parts(day)
     try:
         with kept_in(folder):
@@ -245,7 +252,7 @@ def steady(run_dir: RunDir, read: Callable[[Collection[str]], T]) -> T:
         try:
             found = read(before)
         except BadData as e:
-            if not _vanished(e):
+            if not vanished(e):
                 raise
             continue
         if folded(run_dir) == before:
@@ -253,7 +260,8 @@ def steady(run_dir: RunDir, read: Callable[[Collection[str]], T]) -> T:
     raise Incomplete(f"{run_dir.root}: others are folding volumes all the time: run again in a minute")
 
 
-def _vanished(error: BadData) -> bool:
+def vanished(error: BadData) -> bool:
+    """Whether a file was not bad but gone: another process folded meanwhile."""
     return isinstance(error.__cause__, FileNotFoundError)
 
 
@@ -295,8 +303,14 @@ def untried(run_dir: RunDir, plan: Shards) -> Int:
 
 
 def unpicked(run_dir: RunDir) -> int:
-    """How many planned shards have no result; those that failed are among them."""
-    return len(untried(run_dir, planned(run_dir))) + len(notes(run_dir))
+    """How many planned shards have no result; those that failed, and those of pickers of networks, are among them."""
+    every = [run_dir, *pickers_of_networks(run_dir)]
+    return sum(len(untried(each, planned(each))) + len(notes(each)) for each in every)
+
+
+def pickers_of_networks(run_dir: RunDir) -> list[RunDir]:
+    """The run directories of further pickers of networks, which have shards of their own."""
+    return [RunDir(path.parents[1]) for path in sorted(run_dir.root.glob("pickers/*/hours/shards.parquet"))]
 
 
 def require_picked(run_dir: RunDir, imported: bool) -> None:

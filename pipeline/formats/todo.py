@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 import numpy as np
@@ -22,18 +23,19 @@ class Seen:
 
     plan: Shards
     stamp: tuple[int, int, int]
+    claims: Path  # where whoever changes the plan claims it
 
     @classmethod
-    def of(cls, run_dir: RunDir) -> Self:
-        """Raises Incomplete if there is no plan, or it is being replaced."""
+    def of(cls, run_dir: RunDir, claims: Path | None = None) -> Self:
+        """``claims`` None: they lie in ``run_dir``. Raises Incomplete if there is no plan, or it is being replaced."""
         before, plan = _stamp(run_dir), results.planned(run_dir)
         if before != _stamp(run_dir):
             raise Incomplete(f"{run_dir.shards}: the plan changed while it was read: run again")
-        return cls(plan, before)
+        return cls(plan, before, claims or run_dir.claims)
 
     def require_same(self, run_dir: RunDir) -> None:
         """Raises Incomplete if there is another plan by now, or one is being made."""
-        if self.stamp != _stamp(run_dir) or (run_dir.claims / UPDATE).exists():
+        if self.stamp != _stamp(run_dir) or (self.claims / UPDATE).exists():
             raise Incomplete(f"{run_dir.shards}: the plan is not what it was: `orcolat update` changed it; run again")
 
 

@@ -24,6 +24,7 @@ class Note:
     traceback: str = ""
     tries: int = 1
     start: str = ""  # of the pick stage, which tries a shard once
+    at_once: bool = False  # set aside without another try
 
     @property
     def died(self) -> bool:
@@ -32,16 +33,27 @@ class Note:
 
     def is_aside(self, max_tries: int) -> bool:
         """Whether the shard was tried so often that it is tried no more."""
-        return self.tries >= max_tries
+        return self.at_once or self.tries >= max_tries
 
 
 def write(run_dir: RunDir, shard: Shard, reason: str, traceback: str, start: str = "") -> Note:
     """One more failed try."""
     before = _read(run_dir.failure(shard))
     note = Note(shard.id, reason, traceback, before.tries + 1 if before else 1, start)
-    with publish(run_dir.failure(shard)) as part:
-        part.write_text(json.dumps(asdict(note), indent=1))
+    _publish(run_dir, shard, note)
     return note
+
+
+def put(run_dir: RunDir, shard: Shard, note: Note) -> None:
+    """Publish a note, unless it is there."""
+    if _read(run_dir.failure(shard)) != note:
+        _publish(run_dir, shard, note)
+
+
+def _publish(run_dir: RunDir, shard: Shard, note: Note) -> None:
+    told = {name: value for name, value in asdict(note).items() if value is not False}
+    with publish(run_dir.failure(shard)) as part:
+        part.write_text(json.dumps(told, indent=1))
 
 
 def notes(run_dir: RunDir, days: Sequence[str] | None = None) -> list[Note]:

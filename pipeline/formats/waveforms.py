@@ -39,9 +39,9 @@ def read_shard(
 
     It covers the shard's day within the run's half-open ``span_ns``, with ``context_s`` on both sides
     from the same and the neighbouring days' files, trimmed to where data exist. A sample is valid where
-    at least one component has data, the others being 0 (``archive.missing_components`` "zero"), or where
-    all three have ("skip"). The mean of each stretch between gaps is removed. Up to three ``threads`` clean a
-    component each.
+    at least one component has data, the others being 0 (``archive.missing_components`` "zero"; "repeat": a
+    lone one in place of the others), or where all three have ("skip"). The mean of each stretch between gaps
+    is removed. Up to three ``threads`` clean a component each.
 
     Raises NoData ("no usable component", "too short") and BadData ("no file"; or file, value, remedy).
     """
@@ -66,9 +66,11 @@ def read_shard(
         samples[:, start:stop] = 0
     wave = _trimmed(samples, have, valid, axis, (int(stretches[0, 0]), int(stretches[-1, 1])))
     lost = [row for row, there in zip("ZNE", wave.components, strict=True) if not there]
+    filled = signals.repeated(wave) if archive.missing_components == "repeat" else wave
     if lost:
-        notes.append(f"no usable data of component {' and '.join(lost)}: zeros instead")
-    return wave, tuple(notes)
+        instead = "zeros" if filled is wave else "the other"
+        notes.append(f"no usable data of component {' and '.join(lost)}: {instead} instead")
+    return filled, tuple(notes)
 
 
 def _samples(duration_s: float, rate_hz: float) -> int:

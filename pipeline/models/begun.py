@@ -7,6 +7,7 @@ import logging
 from collections.abc import Sequence
 
 from pipeline.config import Config
+from pipeline.config.weight_names import of_network
 from pipeline.errors import ConfigError
 from pipeline.models import weights
 from pipeline.models.native import build
@@ -16,9 +17,9 @@ log = logging.getLogger(__name__)
 
 
 def settled(targets: Sequence[tuple[RunDir, Config]]) -> list[tuple[RunDir, Config]]:
-    """The same with ``compute.engine`` "kernels" or "seisbench" instead of "auto", on CPUs."""
+    """The same with ``compute.engine`` "kernels" or "seisbench" instead of "auto", on CPUs; PhaseNO has neither."""
     compute = targets[0][1].compute
-    if compute.engine != "auto" or compute.device != "cpu":
+    if compute.engine != "auto" or compute.device != "cpu" or of_network(targets[0][1].pick.weight):
         return list(targets)
     reason = build.available()
     if reason:
@@ -34,7 +35,8 @@ def require_same_weights(targets: Sequence[tuple[RunDir, Config]]) -> None:
     """
     for run_dir, config in targets:
         names = config.pick.weights if config.pick.ensemble else (config.pick.weight,)
-        by = f"{config.compute.engine} on {config.compute.device.partition(':')[0]}"
+        engine = "PhaseNO" if of_network(config.pick.weight) else config.compute.engine
+        by = f"{engine} on {config.compute.device.partition(':')[0]}"
         mine = [{"name": name, "sha256": weights.digest(name), "engine": by} for name in names]
         if not run_dir.weights.exists():
             with publish(run_dir.weights, once=True) as part:  # of several that begin at once, the first counts

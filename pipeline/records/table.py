@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 NS = 1_000_000_000  # nanoseconds in one second
-DAY_NS = 86_400 * NS
+HOUR_NS, DAY_NS = 3600 * NS, 86_400 * NS
 NAN = float("nan")
 
 Text = NDArray[np.str_]

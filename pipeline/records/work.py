@@ -8,19 +8,34 @@ from datetime import date
 
 import numpy as np
 
-from pipeline.records.table import DAY_NS, Float, Int, Table, Text, column
+from pipeline.records.table import DAY_NS, HOUR_NS, Float, Int, Table, Text, column
+
+NETWORK = "net"  # in place of a network code: those have no small letters
+HOUR = "1H"  # in place of a band
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Shard:
-    """One unit of work and of restart: one station and one UTC day.
+    """One unit of work and of restart: one station and one UTC day, or one network of stations and one UTC hour.
 
-    The id names the data and nothing else, so adding a station renames nothing.
+    The id names the data and nothing else, so adding a station renames nothing. That of a network, "net.NAME.13.1H" in
+    the place of a channel, has the form of all others, so that plans, claims, parts and notes are the same.
     """
 
     day: date
-    station: str  # "NET.STA.LOC", for example "CI.CCC."
-    band: str  # band and instrument code: "HH", "EH", ...
+    station: str  # "NET.STA.LOC", for example "CI.CCC.", or "net.NAME.13"
+    band: str  # band and instrument code: "HH", "EH", ..., or "1H"
+
+    @classmethod
+    def of_network(cls, day: date, name: str, hour: int) -> Shard:
+        """The shard of a network and of the UTC hour that begins at ``hour``."""
+        return cls(day, f"{NETWORK}.{name}.{hour:02d}", HOUR)
+
+    @property
+    def network(self) -> str:
+        """The name of the network of stations; "" for one station."""
+        kind, _, rest = self.station.partition(".")
+        return rest.rpartition(".")[0] if (kind, self.band) == (NETWORK, HOUR) else ""
 
     @property
     def id(self) -> str:
@@ -40,12 +55,15 @@ class Shard:
 
     @property
     def span_ns(self) -> tuple[int, int]:
-        """Half-open [start, stop) of the day, ns UTC: a pick belongs to exactly one shard."""
+        """Half-open [start, stop) of the day, or hour, ns UTC: a pick belongs to exactly one shard of its kind."""
         start = int(np.datetime64(self.day, "ns").astype(np.int64))
-        return start, start + DAY_NS
+        if not self.network:
+            return start, start + DAY_NS
+        start += int(self.station.rpartition(".")[2]) * HOUR_NS
+        return start, start + HOUR_NS
 
     def within_ns(self, span_ns: tuple[int, int]) -> tuple[int, int]:
-        """The part of the day inside ``span_ns``, half-open too; empty (stop <= start) where they do not meet."""
+        """The part of the span inside ``span_ns``, half-open too; empty (stop <= start) where they do not meet."""
         start, stop = self.span_ns
         return max(start, span_ns[0]), min(stop, span_ns[1])
 

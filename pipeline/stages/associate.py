@@ -82,8 +82,7 @@ def _given(run_dir: RunDir, task: Task, config: Config) -> tuple[Observed, Regio
 
 def travel_times(run_dir: RunDir, network: Network, settings: Associate) -> TravelTimes:
     """From the whole box to every station of ``network``; tables are made once and kept in the run directory."""
-    at_km = network.x_km, network.y_km, network.z_km
-    return traveltimes.of_run(run_dir, settings, at_km, eikonal.RECIPE, eikonal.travel_times)
+    return traveltimes.of_run(run_dir, settings, network.at_km, eikonal.RECIPE, eikonal.travel_times)
 
 
 def _publish(run_dir: RunDir, events: Events, assignments: Assignments, about: dict[str, Any]) -> None:

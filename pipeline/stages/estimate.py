@@ -36,16 +36,16 @@ def look(run_dir: RunDir, config: Config, ranks: int, gpus: int = 0, costs: Path
     size = f"{work.shards} shards, at most {work.station_days:.2f} station-days, {_size(work.read_bytes)} to read"
     cost = cost_for(run_dir, config, costs)
     if cost is None:
-        return f"plan         {size}\nestimate     none: {_no_cost(config)}"
+        return "\n".join([f"plan         {size}", f"estimate     none: {_no_cost(config)}", *_beside(config)])
     sizes = Sizes(probability=PROBABILITY_BYTES if config.pick.save_probabilities else 0.0)
     found = maths.estimate(work, cost, layout, sizes)
-    return "\n".join([f"plan         {size}", *_lines(found, cost, layout)])
+    return "\n".join([f"plan         {size}", *_lines(found, cost, layout), *_beside(config)])
 
 
 def wall_s(run_dir: RunDir, config: Config, ranks: int, gpus: int) -> float | None:
     """Seconds that picking all of the plan would take; None where no cost is known. Raises Incomplete."""
     cost = cost_for(run_dir, config, None)
-    if cost is None:
+    if cost is None or _beside(config):
         return None
     return maths.estimate(_work(run_dir, config), cost, Layout(ranks, config.compute.threads, gpus)).wall_h * HOUR_S
 
@@ -53,7 +53,7 @@ def wall_s(run_dir: RunDir, config: Config, ranks: int, gpus: int) -> float | No
 def _work(run_dir: RunDir, config: Config) -> Work:
     """What the plan asks of all its pickers. Raises Incomplete if there is none."""
     plan = tables.read(require(run_dir.shards, "plan"), Shards)
-    return work_of(plan, config.run.span_ns, len(of_pickers(run_dir, config)))
+    return work_of(plan, config.run.span_ns, len(of_pickers(run_dir, config.of_stations or config)))
 
 
 def work_of(plan: Shards, span_ns: tuple[int, int], pickers: int = 1) -> Work:
@@ -93,7 +93,8 @@ def _named(costs: Path, config: Config) -> Cost:
 def _kind(config: Config) -> tuple[tuple[str, ...], str, str, str]:
     """Weights, precision, kind of device and engine, which tell what picking costs."""
     device, _, _ = config.compute.device.partition(":")
-    return config.pick.weights, config.pick.precision, device, config.compute.engine
+    pick = config.pick.of_stations or config.pick  # a picker of networks beside those of stations is not estimated
+    return pick.weights, config.pick.precision, device, config.compute.engine
 
 
 def reference() -> list[Cost]:
@@ -101,6 +102,14 @@ def reference() -> list[Cost]:
     found = tomllib.loads(resources.files("pipeline").joinpath(REFERENCE).read_text("utf-8"))
     source = f"reference machine ({found['machine']}), `{found['command']}`"
     return [Cost(**row, source=source) for row in found["cost"]]
+
+
+def _beside(config: Config) -> list[str]:
+    """A line on what is not in the estimate."""
+    left_out = [pick.weight for pick in config.pick.of_networks] if config.pick.of_stations else []
+    return [f"without      {', '.join(left_out)}: of pickers of networks beside others no cost is known"] * bool(
+        left_out
+    )
 
 
 def _no_cost(config: Config) -> str:

@@ -45,8 +45,7 @@ class Inputs:
         """As `associate` has it."""
         settings = self.config.associate
         network = place(self.stations, settings)
-        at_km = network.x_km, network.y_km, network.z_km
-        times = traveltimes.of_run(self.run_dir, settings, at_km, eikonal.RECIPE, eikonal.travel_times)
+        times = traveltimes.of_run(self.run_dir, settings, network.at_km, eikonal.RECIPE, eikonal.travel_times)
         return Region(settings, network, times, self.config.run.seed)
 
     @cached_property
@@ -181,7 +180,7 @@ def predictions(inputs: Inputs, event: Events, rows: Int, phase: Text) -> tuple[
     if not (len(known) and np.isfinite(event.latitude_deg[0])):
         return time_ns, distance_km
     settings, times, network = inputs.config.associate, inputs.region.travel_times, inputs.region.network
-    usual_km = settings.depth_km if settings.depth_km is not None else sum(settings.z_km) / 2
+    usual_km = settings.usual_depth_km
     depth_km = float(event.depth_km[0]) if np.isfinite(event.depth_km[0]) else usual_km
     distance_km[known] = _away_km(inputs.stations, rows[known], event)
     level = times.level(network.z_km[rows[known]])

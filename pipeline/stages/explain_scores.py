@@ -86,6 +86,8 @@ def _picker(inputs: Inputs) -> Picker:
     if config.archive.root is None or not config.archive.root.is_dir():
         raise ConfigError(f"archive.root {config.archive.root} is not here")
     pick = config.pick if config.pick.ensemble else config.pick.pickers[0]
+    if pick.of_networks:
+        raise ConfigError(f"{pick.weight} scores networks as a whole, which this does not do again")
     _require_same(inputs.run_dir)
     from pipeline.models.picker import Pickers
 

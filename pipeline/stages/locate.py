@@ -132,10 +132,9 @@ def area(run_dir: RunDir, stations: Stations, config: Config) -> Area:
     """The network, its travel times and what is believed, by the configuration."""
     settings, own = config.locate.over(config.associate), config.locate
     network = place(stations, settings)
-    at_km = network.x_km, network.y_km, network.z_km
-    times = traveltimes.of_run(run_dir, settings, at_km, eikonal.RECIPE, eikonal.travel_times)
+    times = traveltimes.of_run(run_dir, settings, network.at_km, eikonal.RECIPE, eikonal.travel_times)
     box_km = np.array([settings.x_km, settings.y_km, settings.z_km], np.float64)
-    depth_km = settings.depth_km if settings.depth_km is not None else sum(settings.z_km) / 2
+    depth_km = settings.usual_depth_km
     return Area(network, times, box_km, Belief(own.outliers, own.reach_s, own.model_error, own.near_km), depth_km)
 
 

@@ -77,15 +77,22 @@ def run(config: Config, wanted: Wanted, world: World) -> list[Report]:
     """One report a picker of the configuration, on rank 0; none elsewhere. Raises ConfigError as `compare`."""
     if config.archive.root is None:
         raise ConfigError("pick.source is set: there are no waveforms to compare on; give archive.root")
-    found = [compare(config.of_picker(weight), wanted, world) for weight in config.pick.weights]
+    found = [compare(config.of_picker(weight), wanted, world) for weight in _weights(config)]
     return [report for report in found if report is not None]
+
+
+def _weights(config: Config) -> tuple[str, ...]:
+    """Of the pickers of stations: PhaseNO is in FP32 alone, and SeisBench has none. Raises ConfigError."""
+    if config.pick.of_stations is None:
+        raise ConfigError(f"{config.pick.weight} picks on networks: there is no SeisBench model to compare it with")
+    return config.pick.of_stations.weights
 
 
 def require_targets(config: Config, json_path: Path | None, record: Path | None) -> None:
     """Raises ConfigError if the results could not be written, before hours of work."""
     if json_path is not None:
         checked.require_writable(json_path, "--json")
-    for path in [record] if record else [checked.store(weights.digest(name)) for name in config.pick.weights]:
+    for path in [record] if record else [checked.store(weights.digest(name)) for name in _weights(config)]:
         checked.require_writable(path, "--record")
         checked.read(path)
         if json_path is not None and json_path.resolve() == path.resolve():

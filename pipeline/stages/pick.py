@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -22,21 +22,32 @@ from pipeline.cluster.roles import Role
 from pipeline.cluster.world import World
 from pipeline.config import Config
 from pipeline.errors import Incomplete, is_storage, storage
-from pipeline.formats import results, tries
+from pipeline.formats import network_hours, results, tries
 from pipeline.formats import todo as todos
 from pipeline.formats.todo import UPDATE, Seen, Todo
 from pipeline.logs import Progress
 from pipeline.maths.spent import Spent, sentences, totals
 from pipeline.meter import Meter
 from pipeline.models import begun
-from pipeline.records import Int
-from pipeline.rundir import RunDir, of_pickers, tidy
-from pipeline.stages import pick_shard
+from pipeline.records import Int, Shards
+from pipeline.rundir import Hours, RunDir, of_networks, of_pickers, tidy
+from pipeline.stages import pick_network, pick_shard
 from pipeline.stages.pick_shard import Found, Get, MakeRead, Makers, MakeScorer, Targets
 
 log = logging.getLogger(__name__)
 NOBODY: Int = np.empty(0, np.int64)
 Given = tuple[Task, Get]
+Join = Callable[[RunDir, Shards, Sequence[str], Collection[str]], None]
+Settle = Callable[[Seen, Claims, World], Counter[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Crew:
+    """Pickers that work on one plan, that of the first of ``targets``; ``settle`` folds what is whole."""
+
+    targets: Targets
+    makers: Makers
+    settle: Settle
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +68,11 @@ def run(
 ) -> Counter[str]:
     """Pick every shard that has no result yet and that no other living process picks. Safe to kill and to repeat.
 
-    Returns the tally of ends of this call's shards over all ranks; "stopped" counts ranks that left early, because
-    they were told to, the plan was changed, or nothing could be written. Raises ConfigError once more than
-    ``compute.max_failed`` shards of the run have failed, Lost if a scorer does not answer.
+    First come the pickers of stations, side by side, then each picker of networks.
+
+    Returns the tally of ends of this call's shards (of networks as "picked hours") over all ranks; "stopped" counts
+    ranks that left early, because they were told to, the plan was changed, or nothing could be written. Raises
+    ConfigError once more than ``compute.max_failed`` shards of the run have failed, Lost if a scorer does not answer.
     """
     if config.compute.dask:
         from pipeline.cluster.dask import require_alone  # here, so that ranks need no Dask
@@ -67,36 +80,48 @@ def run(
         require_alone(world.size)
     with stop.listening():
         start = world.bcast(meter.new_start() if world.rank == 0 else "")
-        targets, seen = of_pickers(run_dir, config), Seen.of(run_dir)
-        require_one_plan(run_dir, seen, world)
-        dirs = [each for each, _ in targets]
-        with Claims(run_dir.claims, config.compute.claim_timeout_s, partial(results.blame, dirs, seen.plan)) as claims:
-            if world.rank == 0:
-                clear(dirs, claims)
-            # One look at the disk, by one rank: the answer changes while others publish.
-            rows = world.bcast(
-                todos.to_try(run_dir, seen.plan, config.compute.max_tries) if world.rank == 0 else NOBODY
-            )
-            todo = Todo(run_dir, seen, rows, config.compute.max_tries, start)
-            tally = fold(targets, seen, claims, world)  # what is whole since an earlier start
-            own, others = Meter(start, world.rank, config), list[Spent]()
-            if len(rows):
-                # One rank decides, or nodes with and without a compiler would score differently.
-                targets = world.bcast(begun.settled(targets) if world.rank == 0 else [])
-                own = Meter(start, world.rank, targets[0][1])
-                if world.rank == 0:
-                    begun.require_same_weights(targets)
-                makers = (make_scorer, make_read)
-                if config.compute.dask:
-                    found, others = on_dask(targets, claims, todo, makers, own, len(rows))
-                    tally = tally + found
-                else:
-                    tally = tally + on_ranks(targets, claims, todo, makers, own, world, len(rows))
+        tally = Counter[str]()
+        if config.of_stations:
+            targets = of_pickers(run_dir, config.of_stations)
+            tally = _picked(Crew(targets, (make_scorer, make_read), partial(fold, targets)), start, world)
+        for hours, alone in of_networks(run_dir, config):
             if not tally["stopped"]:
-                with own.time("fold"):
-                    tally = tally + fold(targets, seen, claims, world)
+                makers = (pick_network.local_scorer, pick_network.archive_reader(hours))
+                crew = Crew([(hours, alone)], makers, partial(fold_hours, [(hours, alone)]))
+                tally = tally + pick_network.named(_picked(crew, start, world))
+    return tally
+
+
+def _picked(crew: Crew, start: str, world: World) -> Counter[str]:
+    """What one crew found to do, done; see `run`."""
+    targets = crew.targets
+    (run_dir, config), dirs = targets[0], [each for each, _ in targets]
+    seen = Seen.of(run_dir)
+    require_one_plan(run_dir, seen, world)
+    with Claims(run_dir.claims, config.compute.claim_timeout_s, partial(results.blame, dirs, seen.plan)) as claims:
+        if world.rank == 0:
+            clear(dirs, claims)
+        # One look at the disk, by one rank: the answer changes while others publish.
+        rows = world.bcast(todos.to_try(run_dir, seen.plan, config.compute.max_tries) if world.rank == 0 else NOBODY)
+        todo = Todo(run_dir, seen, rows, config.compute.max_tries, start)
+        tally = crew.settle(seen, claims, world)  # what is whole since an earlier start
+        own, others = Meter(start, world.rank, config), list[Spent]()
         if len(rows):
-            _keep(run_dir, world, [own.spent, *others])
+            # One rank decides, or nodes with and without a compiler would score differently.
+            targets = world.bcast(begun.settled(targets) if world.rank == 0 else [])
+            own = Meter(start, world.rank, targets[0][1])
+            if world.rank == 0:
+                begun.require_same_weights(targets)
+            if config.compute.dask:
+                found, others = on_dask(targets, claims, todo, crew.makers, own, len(rows))
+                tally = tally + found
+            else:
+                tally = tally + on_ranks(targets, claims, todo, crew.makers, own, world, len(rows))
+        if not tally["stopped"]:
+            with own.time("fold"):
+                tally = tally + crew.settle(seen, claims, world)
+    if len(rows):
+        _keep(run_dir, world, [own.spent, *others])
     return tally
 
 
@@ -111,6 +136,9 @@ def clear(dirs: Sequence[RunDir], claims: Claims) -> None:
     """Take away what killed processes left: files that were not published, claims, an update that did not end."""
     for each in dirs:
         tidy(each)
+        if isinstance(each, Hours):
+            tidy(each.home)
+            network_hours.reopen_lost(each)
     claims.tidy()
     claims.settle(UPDATE)
 
@@ -124,8 +152,11 @@ def on_ranks(
     is of that shard alone, also where the death of one rank ends all.
     """
     everyone = roles.take(world, targets[0][1].compute)  # here all wait for rank 0
-    own.on(everyone[world.rank].device)
     readers = [rank for rank, role in enumerate(everyone) if role.reads]
+    if isinstance(targets[0][0], Hours):
+        everyone = pick_network.alone(everyone, targets[0][1].compute.device)
+        readers = [rank for rank, role in enumerate(everyone) if role.device]
+    own.on(everyone[world.rank].device)
 
     def turn(blocks: list[int], hands: list[int], suspects: bool) -> Counter[str]:
         tasks: Iterator[Task | None] = iter(())
@@ -141,11 +172,16 @@ def on_ranks(
     return tally + turn(suspects, readers[:1], suspects=True) if suspects else tally
 
 
-def with_others(run_dir: RunDir) -> str:
+def with_others(run_dir: RunDir, config: Config) -> str:
     """A sentence on who works on shards that nobody has tried yet; "" if nobody does, or there are none."""
+    kinds = [(run_dir, "shards"), *((hours, "hours of networks") for hours, _ in of_networks(run_dir, config))]
+    return "; ".join(told for each, what in kinds if (told := _with_others(each, what)))
+
+
+def _with_others(run_dir: RunDir, what: str) -> str:
     who = holders(run_dir.claims)
     n = len(results.untried(run_dir, results.planned(run_dir))) if who else 0
-    return f"{n} shards are left to {'; '.join(who)}" if n else ""
+    return f"{n} {what} are left to {'; '.join(who)}" if n else ""
 
 
 def total(world: World, tally: Counter[str]) -> Counter[str]:
@@ -154,7 +190,21 @@ def total(world: World, tally: Counter[str]) -> Counter[str]:
     return world.bcast(sum(tallies, Counter()) if tallies else tally)
 
 
-def fold(targets: Targets, seen: Seen, claims: Claims, world: World) -> Counter[str]:
+def fold_hours(targets: Targets, seen: Seen, claims: Claims, world: World) -> Counter[str]:
+    """Hand the days over whose hours have all been picked, and fold the volumes of their picker."""
+    (hours, config), tally = targets[0], Counter[str]()
+    if not isinstance(hours, Hours):
+        raise TypeError(f"{hours.root} holds no hours of networks")
+    handed = fold(targets, seen, claims, world, network_hours.hand_over)
+    with gracefully(tally):
+        if world.rank == 0:
+            network_hours.tell_failures(hours)
+    handed = handed + total(world, tally)
+    home: RunDir = hours.home
+    return handed + fold([(home, config)], Seen.of(home, hours.claims), claims, world)
+
+
+def fold(targets: Targets, seen: Seen, claims: Claims, world: World, join: Join = results.fold) -> Counter[str]:
     """Fold the volumes that are whole, each rank its own ones, and nobody those that another is folding.
 
     The tally counts the ranks that had to leave that to the next start.
@@ -176,7 +226,7 @@ def fold(targets: Targets, seen: Seen, claims: Claims, world: World) -> Counter[
                 aside = tries.aside(run_dir, most, np.unique(plan.day).tolist())
                 if results.whole(run_dir, plan, aside):  # still: `orcolat retry` may have been faster
                     for each, _ in reversed(targets):
-                        results.fold(each, plan, [volume], aside)
+                        join(each, plan, [volume], aside)
                 claim.release()
     claims.drop()
     return total(world, tally)

@@ -8,11 +8,12 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from pipeline.cluster import exchange
-from pipeline.cluster.exchange import Local, Lost, Scorer
+from pipeline.cluster.exchange import Lost, Scorer
 from pipeline.config import Compute, Config, Pick
 from pipeline.errors import ConfigError, Incomplete, NoData
 from pipeline.formats import results, tries, waveforms
@@ -25,20 +26,24 @@ from pipeline.stages import pick_amplitudes
 
 log = logging.getLogger(__name__)
 Reading = tuple[Waveform, tuple[str, ...]]  # and notes on what was repaired
-Get = Callable[[], Reading]
-Read = Callable[[Shard], Reading]
-MakeScorer = Callable[[Pick, Compute], Local]
-MakeRead = Callable[[Config, Scorer], Read]
+Get = Callable[[], Any]  # a `Reading`, of a network that of `pick_network`
+Read = Callable[[Shard], Any]
+MakeScorer = Callable[[Pick, Compute], Any]  # a `Local`, or a picker of networks
+MakeRead = Callable[[Config, Any], Read]
 Makers = tuple[MakeScorer, MakeRead]
 Targets = Sequence[tuple[RunDir, Config]]  # of each picker, the main one first
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """How one shard ended for each picker, and the probabilities of each, if they are to be saved."""
+    """How one shard ended for each picker, and the probabilities of each, if they are to be saved.
+
+    ``members``: of a network how each of its station-days ended.
+    """
 
     ended: list[tuple[Picks, Outcome]]
     scores: tuple[Scores, ...] = ()
+    members: tuple[Outcome, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +54,7 @@ class Failed:
     traceback: str
 
 
-def local_scorer(pick: Pick, compute: Compute) -> Local:
+def local_scorer(pick: Pick, compute: Compute) -> exchange.Local:
     """All pickers of the run on this rank. Raises ConfigError. Only a rank that scores carries torch."""
     from pipeline.models.picker import Pickers
 
@@ -68,9 +73,16 @@ def archive_reader(config: Config, scorer: Scorer) -> Read:
     return read
 
 
-def find(config: Config, pickers: int, shard: Shard, scorer: Scorer, get: Get, own: Meter) -> Found | Failed:
-    """Read, score and pick one shard with so many ``pickers``; the one place where a shard's errors are caught."""
+def find(config: Config, pickers: int, shard: Shard, scorer: Any, get: Get, own: Meter) -> Found | Failed:
+    """Read, score and pick one shard with so many ``pickers``; the one place where a shard's errors are caught.
+
+    ``scorer`` is a `Scorer`, or a picker of networks where the shard is of one.
+    """
     try:
+        if shard.network:
+            from pipeline.stages import pick_network  # here, for it builds on this file
+
+            return pick_network.detect(config, shard, scorer, get, own)
         return _detect(config, shard, scorer, get, own)
     except NoData as e:
         return Found([(Picks.empty(), Outcome(shard.id, "empty", str(e), 0, 0.0))] * pickers)
@@ -85,7 +97,7 @@ def _detect(config: Config, shard: Shard, scorer: Scorer, get: Get, own: Meter) 
     waveform, notes = get()
     with own.time("wait" if isinstance(scorer, exchange.Remote) else "score"):
         found, scores = _scored(config, scorer, waveform)
-    fraction = _valid_fraction(waveform, span_ns)
+    fraction = valid_fraction(waveform, span_ns)
     apart_s = config.pick.min_separation_s
     with own.time("triggers"):
         picked = [triggers.picks(runs, waveform, shard.channel, apart_s, span_ns) for runs in found]
@@ -100,7 +112,7 @@ def _scored(config: Config, scorer: Scorer, waveform: Waveform) -> tuple[tuple[R
     return scorer.both(waveform) if config.pick.save_probabilities else (scorer.runs(waveform), ())
 
 
-def _valid_fraction(wave: Waveform, span_ns: tuple[int, int]) -> float:
+def valid_fraction(wave: Waveform, span_ns: tuple[int, int]) -> float:
     """Share of the span with data."""
     first, stop = (max(0, math.ceil((edge - wave.start_ns) / NS * wave.rate_hz)) for edge in span_ns)
     inside = np.count_nonzero(wave.valid[first:stop])
@@ -111,7 +123,8 @@ def count(own: Meter, config: Config, shard: Shard, found: Found) -> None:
     """Add one shard to what a meter's process did."""
     start, stop = shard.within_ns(config.run.span_ns)
     n_picks = sum(len(picks) for picks, _ in found.ended)
-    own.count(shards=1, picks=n_picks, data_s=found.ended[0][1].valid_fraction * (stop - start) / NS)
+    stations = found.members or (found.ended[0][1],)
+    own.count(shards=1, picks=n_picks, data_s=sum(each.valid_fraction for each in stations) * (stop - start) / NS)
 
 
 def keep(targets: Targets, shard: Shard, ended: Found | Failed, start: str) -> Counter[str]:
@@ -126,7 +139,7 @@ def keep(targets: Targets, shard: Shard, ended: Found | Failed, start: str) -> C
         _save(run_dir, shard, scores)
     # The main picker last: what it has, all have.
     for (run_dir, _), (picks, outcome) in reversed(list(zip(targets, ended.ended, strict=True))):
-        results.write_part(run_dir, shard, picks, outcome)
+        results.write_part(run_dir, shard, picks, outcome, ended.members)
     picks, outcome = ended.ended[0]
     return Counter({outcome.end: 1, "picks": len(picks)})
 

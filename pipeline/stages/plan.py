@@ -8,12 +8,12 @@ import numpy as np
 
 from pipeline.cluster.world import World
 from pipeline.config import Compute, Config
-from pipeline.formats import stations, tables, velocity
+from pipeline.formats import network_plans, stations, tables, velocity
 from pipeline.formats.planning import plan_shards
 from pipeline.formats.reference import read_reference
 from pipeline.models import checked, weights
 from pipeline.records import Shards, Stations
-from pipeline.rundir import RunDir, create, of_pickers, publish
+from pipeline.rundir import RunDir, create, of_networks, of_pickers, publish
 
 log = logging.getLogger(__name__)
 
@@ -29,11 +29,16 @@ def run(run_dir: RunDir, config: Config, world: World) -> None:
         shards = None if run_dir.shards.exists() else plan_shards(config, sites)
         if shards is not None:
             check_inputs(config)
+            write_hours(run_dir, config, shards)
         for each, alone in reversed(of_pickers(run_dir, config)):  # the run itself last: its plan says that all is made
-            write_plan(each, alone, sites, shards)
+            write_plan(each, alone, sites, _of_picker(alone, shards))
         if shards is not None:
             log.info("planned %d shards of %d stations", len(shards), len(np.unique(sites.id)))
     world.bcast(None)
+
+
+def _of_picker(config: Config, shards: Shards | None) -> Shards | None:
+    return None if shards is None else network_plans.plan_for(config.pick, shards)
 
 
 def write_plan(run_dir: RunDir, config: Config, sites: Stations, shards: Shards | None) -> None:
@@ -48,13 +53,21 @@ def write_plan(run_dir: RunDir, config: Config, sites: Stations, shards: Shards 
             tables.write(part, shards)
 
 
+def write_hours(run_dir: RunDir, config: Config, shards: Shards) -> None:
+    """What the pickers of networks are to do: the hours of the station-days ``shards`` that are theirs."""
+    for hours, alone in of_networks(run_dir, config):
+        with publish(hours.shards) as part:
+            tables.write(part, network_plans.hours(alone, network_plans.plan_for(alone.pick, shards)))
+
+
 def check_inputs(config: Config) -> None:
     """Raises ConfigError if a later stage would lack its weights, velocities or reference: now, not after hours."""
     if config.pick.source is None:
         for name in config.pick.weights:
             weights.verify(name)
         require_pickers(config)
-        checked.require(config.pick, config.compute)
+        if config.pick.of_stations:
+            checked.require(config.pick.of_stations, config.compute)
     associate = config.associate
     if associate.velocity_model is not None:
         velocity.read(associate.velocity_model, associate.velocity_between, associate.z_km[1])
@@ -65,9 +78,9 @@ def check_inputs(config: Config) -> None:
 
 def require_pickers(config: Config) -> None:
     """Raises ConfigError if the pickers cannot be had as they are asked for; what only a GPU knows is seen there."""
-    from pipeline.models.picker import Pickers
+    from pipeline.models import network_picker
 
     if config.compute.device == "cpu":
-        Pickers.of(config.pick, config.compute)
+        network_picker.require(config.pick, config.compute)
     else:
-        Pickers.of(config.pick.model_copy(update={"precision": "fp32"}), Compute())
+        network_picker.require(config.pick.model_copy(update={"precision": "fp32"}), Compute())

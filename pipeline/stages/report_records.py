@@ -65,10 +65,9 @@ def predict(run_dir: RunDir, config: Config, inputs: Inputs, sites: dict[int, li
     if not len(inputs.stations) or not any(sites.values()):
         return {}
     network = place(inputs.stations, settings)
-    at_km = network.x_km, network.y_km, network.z_km
-    table = traveltimes.of_run(run_dir, settings, at_km, eikonal.RECIPE, eikonal.travel_times)
+    table = traveltimes.of_run(run_dir, settings, network.at_km, eikonal.RECIPE, eikonal.travel_times)
     level = table.level(network.z_km)
-    middle = settings.depth_km if settings.depth_km is not None else sum(settings.z_km) / 2
+    middle = settings.usual_depth_km
     lat, lon, depth_km = positions(inputs.events)
     x_km, y_km = geo.stereographic(lat, lon, settings.center_latitude_deg, settings.center_longitude_deg)
     depth_km, time_ns = np.where(np.isfinite(depth_km), depth_km, middle), times(inputs.events)

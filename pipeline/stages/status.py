@@ -9,7 +9,7 @@ from pipeline.config import Config
 from pipeline.formats import ledger, provenance, results, tries
 from pipeline.maths import coverage
 from pipeline.maths.coverage import ENDS
-from pipeline.rundir import RunDir, of_associators, of_pickers
+from pipeline.rundir import Hours, RunDir, of_associators, of_networks, of_pickers
 
 DONE = "done"
 SHOWN = 10  # of the shards that failed
@@ -39,7 +39,11 @@ def look(run_dir: RunDir, config: Config) -> tuple[bool, str]:
         *(f"{name:12} {state}" for name, state in states.items()),
     ]
     further = of_pickers(run_dir, config)[1:]
-    lines += [f"picker       {alone.pick.weight} in {each.root}: {_of_picker(each, alone)}" for each, alone in further]
+    lines += [
+        f"picker       {alone.pick.weight} in {each.root}: {_of_picker(run_dir, each, alone)}"
+        for each, alone in further
+    ]
+    lines += [line for hours, alone in of_networks(run_dir, config) if (line := _of_hours(hours, alone))]
     lines += [
         f"associator   {alone.associate.associator} in {each.root}: {_catalogue_of(each, alone)}"
         for each, alone in of_associators(run_dir, config)
@@ -47,13 +51,29 @@ def look(run_dir: RunDir, config: Config) -> tuple[bool, str]:
     memo.save()
     complete = n["planned"] == n["picked"] + n["empty"] and all(state == DONE for state in states.values())
     complete = complete and not breaches and all(_is_there(each) for each, _ in further)
-    return complete, "\n".join([*lines, "complete" if complete else f"incomplete: {_remedy(run_dir, n)}"])
+    of_hours = results.pickers_of_networks(run_dir)
+    complete = complete and not any(results.unpicked(each) for each in of_hours)
+    n_aside = n["set aside"] + sum(_aside(each, config.compute.max_tries) for each in of_hours)
+    return complete, "\n".join([*lines, "complete" if complete else f"incomplete: {_remedy(run_dir, n_aside)}"])
 
 
-def _remedy(run_dir: RunDir, n: dict[str, int]) -> str:
+def _remedy(run_dir: RunDir, n_aside: int) -> str:
     """What to do about shards that were set aside, which no run tries again, and about the rest."""
-    retry = f"{n['set aside']} set aside: mend what ails them, then `orcolat retry {run_dir.root}`"
-    return f"{retry}, and run it again" if n["set aside"] else "run it again"
+    retry = f"{n_aside} set aside: mend what ails them, then `orcolat retry {run_dir.root}`"
+    return f"{retry}, and run it again" if n_aside else "run it again"
+
+
+def _aside(run_dir: RunDir, max_tries: int) -> int:
+    return sum(note.is_aside(max_tries) for note in results.notes(run_dir))
+
+
+def _of_hours(hours: Hours, config: Config) -> str:
+    """A line on the hours of days that have not been handed over; "" if there are none."""
+    plan = results.planned(hours)
+    n, days = len(results.open_rows(hours, plan)), len(np.unique(plan.day)) - len(results.folded(hours))
+    return (
+        f"hours        of networks for {config.pick.weight}: {n} of {len(plan)} to pick, {days} days open" if n else ""
+    )
 
 
 def _counts(run_dir: RunDir, max_tries: int) -> tuple[dict[str, int], list[tries.Note], list[str]]:
@@ -74,11 +94,18 @@ def _is_there(run_dir: RunDir) -> bool:
     return run_dir.shards.exists() and run_dir.stations.exists()
 
 
-def _of_picker(run_dir: RunDir, config: Config) -> str:
+def _of_picker(main: RunDir, run_dir: RunDir, config: Config) -> str:
     """Of a further picker's run directory: whether it is there and has a catalogue. Its later stages are not needed."""
     if not _is_there(run_dir):
         return "missing, and no stage makes it again: bring it back, or plan a new run"
-    return _catalogue_of(run_dir, config)
+    n = results.unpicked(run_dir) if config.pick.of_networks else 0
+    if not n:
+        return _catalogue_of(run_dir, config)
+    aside = _aside(run_dir, config.compute.max_tries)
+    told = (
+        f"{n} station-days have no result, {aside} of them set aside (`orcolat status {run_dir.root}` says why): run "
+    )
+    return f"{told}{f'`orcolat retry {main.root}`, then ' if aside else ''}`orcolat pick {main.root}`"
 
 
 def _catalogue_of(run_dir: RunDir, config: Config) -> str:

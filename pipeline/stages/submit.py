@@ -17,7 +17,7 @@ from pipeline.errors import ConfigError, Incomplete, OrcolatError
 from pipeline.formats import submissions
 from pipeline.formats.todo import Seen, to_try
 from pipeline.maths.spent import duration
-from pipeline.rundir import RunDir, open_config, publish
+from pipeline.rundir import RunDir, of_networks, open_config, publish
 
 PICK, ASSOCIATE, REPORT = "pick", "associate", "report"
 SCRIPTS = {PICK: "array.sh", ASSOCIATE: "associate.sh", REPORT: "report.sh"}
@@ -53,15 +53,20 @@ def run(run_dir: RunDir, config: Config, wall_s: float | None, dry: bool = False
 
 
 def counts(run_dir: RunDir, config: Config) -> tuple[int, int]:
-    """Shards that a task could still pick, and all that are planned. Raises Incomplete if picks are not imported."""
+    """Shards, and hours of networks, that a task could still pick, and all that are planned.
+
+    Raises Incomplete if picks are not imported.
+    """
     if config.pick.source:
         if not run_dir.imported.exists():
             raise Incomplete(
                 f"{run_dir.root}: this run takes its picks from pick.source: run `orcolat import-picks` first"
             )
         return 0, 0
-    plan = Seen.of(run_dir).plan
-    return len(to_try(run_dir, plan, config.compute.max_tries)), len(plan)
+    dirs = [*([run_dir] if config.of_stations else []), *(hours for hours, _ in of_networks(run_dir, config))]
+    plans = [(each, Seen.of(each).plan) for each in dirs]
+    left = (len(to_try(each, plan, config.compute.max_tries)) for each, plan in plans)
+    return sum(left), sum(len(plan) for _, plan in plans)
 
 
 def array_size(wanted: Slurm, left: int, wall_s: float | None, most: int) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import date
 from functools import partial
 
@@ -13,10 +13,10 @@ from pipeline.cluster.claims import Claims
 from pipeline.cluster.world import World
 from pipeline.config import Config
 from pipeline.errors import ConfigError, Incomplete
-from pipeline.formats import planning, results, stations, tables, todo, tries
+from pipeline.formats import network_hours, network_plans, planning, results, stations, tables, todo, tries
 from pipeline.maths.late import Late, late, merged
 from pipeline.records import Shards
-from pipeline.rundir import RunDir, of_pickers, publish
+from pipeline.rundir import RunDir, of_networks, of_pickers, publish
 
 
 def run(run_dir: RunDir, config: Config, world: World) -> Late:
@@ -51,13 +51,22 @@ def _run(run_dir: RunDir, config: Config) -> Late:
 @contextmanager
 def alone(run_dir: RunDir, config: Config) -> Iterator[None]:
     """Raises Incomplete if another process picks, folds or updates; whoever begins meanwhile stops."""
-    dirs, planned = [each for each, _ in of_pickers(run_dir, config)], results.planned(run_dir)
-    with Claims(run_dir.claims, config.compute.claim_timeout_s, partial(results.blame, dirs, planned)) as claims:
-        claims.settle(todo.UPDATE)
-        if claims.take(todo.UPDATE) is None:
-            raise Incomplete(f"{run_dir.root}: {claims.holder(todo.UPDATE)} is updating this run: wait for it")
-        require_free(run_dir, claims)
+    with ExitStack() as all_:
+        for dirs in crews(run_dir, config):
+            timeout_s, planned = config.compute.claim_timeout_s, results.planned(dirs[0])
+            claims = all_.enter_context(Claims(dirs[0].claims, timeout_s, partial(results.blame, dirs, planned)))
+            claims.settle(todo.UPDATE)
+            if claims.take(todo.UPDATE) is None:
+                raise Incomplete(f"{run_dir.root}: {claims.holder(todo.UPDATE)} is updating this run: wait for it")
+            require_free(run_dir, claims)
         yield
+
+
+def crews(run_dir: RunDir, config: Config) -> list[list[RunDir]]:
+    """The run directories of the pickers that work side by side; the claims lie in the first of each."""
+    stations, networks = config.of_stations, list[RunDir](hours for hours, _ in of_networks(run_dir, config))
+    beside = [[each for each, _ in of_pickers(run_dir, stations)]] if stations else []
+    return [*beside, *([each] for each in networks)]
 
 
 def require_free(run_dir: RunDir, claims: Claims) -> None:
@@ -84,11 +93,17 @@ def replan(run_dir: RunDir, config: Config, planned: Shards, plan: Shards, found
             results.unfold(each, date.fromisoformat(volume))
     for each in dirs:  # the run itself first: what it lacks is picked for all, also if this process is killed here
         results.take_back(each, sorted(again))
-    for each in reversed(dirs):  # and here last: its plan says that all is done
+    for hours, alone in of_networks(run_dir, config):  # where one station is not what it was, all hear another
+        rows = results.planned(hours.home)
+        results.take_back(hours.home, [shard.id for shard in rows.take(np.isin(rows.day, sorted(days))).rows()])
+        network_hours.reopen(hours, days)
+        with publish(hours.shards) as part:
+            tables.write(part, network_plans.hours(alone, network_plans.plan_for(alone.pick, plan)))
+    for each, config_of in reversed(of_pickers(run_dir, config)):  # and here last: its plan says that all is done
         with publish(each.stations) as part:
             tables.write(part, sites)
         with publish(each.shards) as part:
-            tables.write(part, plan)
+            tables.write(part, network_plans.plan_for(config_of.pick, plan))
 
 
 def retry(run_dir: RunDir, config: Config, ids: Sequence[str] = ()) -> list[str]:
@@ -97,11 +112,15 @@ def retry(run_dir: RunDir, config: Config, ids: Sequence[str] = ()) -> list[str]
     Raises ConfigError for any other, Incomplete while other processes work on the run.
     """
     with alone(run_dir, config):
-        failed = {note.shard for note in results.notes(run_dir)}
+        found = [hours for hours, _ in of_networks(run_dir, config)]
+        networks = [(hours, {note.shard for note in results.notes(hours.home)}) for hours in found]
+        failed = {note.shard for note in results.notes(run_dir)}.union(*(own for _, own in networks))
         wanted = sorted(ids or failed)
         if strangers := [id_ for id_ in wanted if id_ not in failed]:
             raise ConfigError(f"{run_dir.root}: these have not failed: {', '.join(strangers)}; see `orcolat status`")
         plan = results.planned(run_dir)
+        for hours, own in networks:  # first: the notes tell what is to be done, if this process is killed here
+            network_hours.reopen(hours, {id_[:10] for id_ in own.intersection(wanted)})
         for each, _ in of_pickers(run_dir, config):
             for volume in np.unique(plan.take(plan.rows_of(wanted)).volumes).tolist():
                 results.unfold(each, date.fromisoformat(volume))

@@ -88,13 +88,12 @@ def given(region: Region) -> Given:
         0,
         FLOORS[-1],
     )
-    depth_km = settings.depth_km if settings.depth_km is not None else sum(settings.z_km) / 2
     depth_sigma_km = settings.depth_sigma_km or max(10.0, float(np.ptp(settings.z_km)) / 4)
     prior = Prior(
         sigma_s=settings.sigma_s,
         strength=STRENGTH,
         concentration=CONCENTRATION,
-        depth_km=depth_km,
+        depth_km=settings.usual_depth_km,
         depth_sigma_km=depth_sigma_km,
         reach_s=settings.max_sigma11_s,
         sigma_log_amplitude=SIGMA_LOG_AMPLITUDE,

@@ -23,6 +23,11 @@ class Network(Table):
     y_km: Float = column("float64", "km", "north of the centre")
     z_km: Float = column("float64", "km", "below sea level")
 
+    @property
+    def at_km(self) -> tuple[Float, Float, Float]:
+        """x, y and z, (n,) each."""
+        return self.x_km, self.y_km, self.z_km
+
 
 def place(stations: Stations, settings: Associate) -> Network:
     """``stations`` on the local plane, row by row."""

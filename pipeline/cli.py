@@ -10,7 +10,7 @@ import logging
 
 from pipeline import logs
 from pipeline.cluster.world import here, one_fails_all_fail
-from pipeline.commands import catalogue, checks, exchange, picking, setup, whole
+from pipeline.commands import adapt, catalogue, checks, exchange, picking, setup, whole
 from pipeline.commands.common import BAD_INPUT, BUG, INCOMPLETE
 from pipeline.errors import Incomplete, OrcolatError, is_storage, storage
 
@@ -67,6 +67,6 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("-v", "--verbose", action="store_true", help="log details")
     verbs = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for kind in (whole, picking, catalogue, exchange, checks, setup):
+    for kind in (whole, picking, catalogue, exchange, adapt, checks, setup):
         kind.add(verbs)
     return top

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.records import Bool, Float, Int
+from pipeline.records import Bool, Float, Int, Waveform
 
 FILL_VALUES = (2.0**31 - 1, 2.0**31, -(2.0**31))  # int32 extremes (as float32 too): overflow, or "no data"
 SPIKE_FACTOR = 50.0  # times the robust scatter of the differences
@@ -170,3 +170,14 @@ def _scatter(values: NDArray[Any]) -> float:
         return scatter
     moves = np.abs(np.diff(values.astype(np.float64)))  # more than half of the steps are zero
     return float(moves[moves > 0].min(initial=np.inf))
+
+
+def repeated(waveform: Waveform) -> Waveform:
+    """Where one component alone has data, it in place of the others, too: networks were trained on three.
+
+    ``components`` still says which there is. With two or three components the same waveform.
+    """
+    if sum(waveform.components) != 1:
+        return waveform
+    row = waveform.components.index(True)
+    return replace(waveform, samples=np.ascontiguousarray(waveform.samples[[row, row, row]]))

@@ -16,13 +16,14 @@ from scipy.signal import sosfiltfilt
 from pipeline.config import Archive
 from pipeline.formats import comcat, labelled_npz
 from pipeline.formats.waveforms import read_shard
-from pipeline.maths import microseismic, splits
+from pipeline.maths import splits
 from pipeline.maths.augment import Record, cropped, with_samples
 from pipeline.maths.filters import Filter
-from pipeline.maths.microseismic import Measure
 from pipeline.maths.picking_scores import Truth
 from pipeline.maths.traveltime import uniform
 from pipeline.records import NS, Shard
+from tests import microseismic_maths as microseismic
+from tests.microseismic_maths import Measure
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 RATE_HZ = 100.0

@@ -6,11 +6,11 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from pipeline.maths import microseismic
 from pipeline.maths.augment import Record
-from pipeline.maths.microseismic import Field, Measure
 from pipeline.maths.traveltime import uniform
 from tests import microseismic_cases as cases
+from tests import microseismic_maths as microseismic
+from tests.microseismic_maths import Field, Measure
 
 NAN = float("nan")
 RATE_HZ = 100.0

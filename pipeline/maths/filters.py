@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
@@ -35,14 +36,11 @@ class Filter:
 
     def sections(self, rate_hz: float) -> Float:
         """Second-order sections (k, 6). Raises ValueError if the corners do not suit the sampling rate."""
-        corners = self.corners_hz[0] if len(self.corners_hz) == 1 else self.corners_hz
-        found: Float = butter(self.order, corners, self.kind, output="sos", fs=rate_hz)
-        return found
+        return _designed(self, rate_hz)[0].copy()
 
     def memory(self, rate_hz: float) -> int:
         """Samples after which less than `FORGOTTEN` of an impulse is left: by the slowest pole."""
-        _, poles, _ = sos2zpk(self.sections(rate_hz))
-        return math.ceil(math.log(FORGOTTEN) / math.log(np.abs(poles).max()))
+        return _designed(self, rate_hz)[1]
 
     def block_s(self, rate_hz: float) -> int:
         """Length of a block, s. Raises ValueError if the filter remembers too much for any."""
@@ -54,6 +52,15 @@ class Filter:
     def context_s(self, rate_hz: float) -> float:
         """How far the data must reach beyond a sample for the same bytes in any record, s."""
         return self.block_s(rate_hz) + 2 * self.memory(rate_hz) / rate_hz
+
+
+@lru_cache(64)
+def _designed(wanted: Filter, rate_hz: float) -> tuple[Float, int]:
+    """Sections and memory of a filter."""
+    corners = wanted.corners_hz[0] if len(wanted.corners_hz) == 1 else wanted.corners_hz
+    sections: Float = butter(wanted.order, corners, wanted.kind, output="sos", fs=rate_hz)
+    _, poles, _ = sos2zpk(sections)
+    return sections, math.ceil(math.log(FORGOTTEN) / math.log(np.abs(poles).max()))
 
 
 def filtered(waveform: Waveform, wanted: Filter) -> Float32:

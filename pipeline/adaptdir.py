@@ -92,7 +92,7 @@ class AdaptDir:
 def units(config: Config) -> list[Unit]:
     """All trainings of an adaptation, in order."""
     adapt = config.adapt
-    folds = range(max((one.folds for one in adapt.sets if not one.replay), default=0))
+    folds = range(adapt.n_folds)
     found = [Unit(method, fold, seed) for method in adapt.methods for fold in folds for seed in adapt.seeds]
     if adapt.control:
         found += [Unit(adapt.methods[0], fold, seed, True) for fold in folds for seed in adapt.seeds]

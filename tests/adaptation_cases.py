@@ -1,4 +1,4 @@
-"""A fabricated adaptation, for tests of its page: figures of nobody."""
+"""For tests of adaptations: what one leaves, and for its page a fabricated one, figures of nobody."""
 
 import numpy as np
 
@@ -121,3 +121,10 @@ def adaptation(quality=QUALITY, seed=0):
                           {"name": "scores", "wall_s": 12.0, "cpu_s": 11.5}]},
         "notes": ["Made up."],
     }  # fmt: skip
+
+
+def snapshot(folder):
+    """The bytes of all that an adaptation gives."""
+    paths = [folder.kept, folder.scores, folder.report, folder.gate]
+    paths += sorted((folder.root / "picks").glob("*.parquet"))
+    return {str(path.relative_to(folder.root)): path.read_bytes() for path in paths}

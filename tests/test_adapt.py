@@ -28,6 +28,7 @@ from pipeline.models import adapters, weights
 from pipeline.records import RecordPicks, Waveform
 from pipeline.stages import adapt, adapt_data, adapt_score, adapt_tables, adapt_train
 from pipeline.stages.adapt_score import Feeding
+from tests.adaptation_cases import snapshot
 from tests.worlds import srun
 
 RATE_HZ, N = 100.0, 4000
@@ -103,13 +104,6 @@ def done(here):
         folder = AdaptDir(here / "alone")
         assert adapt.run(folder, config(here), Alone())
         return folder
-
-
-def snapshot(folder):
-    """What an adaptation gives, but for the page's figures."""
-    paths = [folder.kept, folder.scores, folder.report, folder.gate]
-    paths += sorted((folder.root / "picks").glob("*.parquet"))
-    return {str(path.relative_to(folder.root)): path.read_bytes() for path in paths}
 
 
 def test_every_record_is_tested_once_by_networks_that_have_not_seen_it(here, done):

@@ -25,6 +25,7 @@ from pipeline.models.phaseno import PhaseNO
 from pipeline.records import NS, RecordPicks, Shard, Stations
 from pipeline.stages import adapt, adapt_data, adapt_networks, adapt_score, pick_network
 from pipeline.stages.adapt_crops import PLAIN, NetworkCrops
+from tests.adaptation_cases import snapshot
 from tests.phaseno_cases import known_numbers
 from tests.worlds import srun
 
@@ -131,11 +132,6 @@ def done(here):
         folder = AdaptDir(here / "alone")
         assert adapt.run(folder, config(here), Alone())
         return folder
-
-
-def snapshot(folder):
-    paths = [folder.kept, folder.scores, folder.report, *sorted((folder.root / "picks").glob("*.parquet"))]
-    return {str(path.relative_to(folder.root)): path.read_bytes() for path in paths}
 
 
 def crops_of(here, done, *more, control=False):

@@ -113,6 +113,11 @@ class Adapt(Section):
         return tuple(one.name for one in self.sets)
 
     @property
+    def n_folds(self) -> int:
+        """Of the set that has most; a replay set has none."""
+        return max((one.folds for one in self.sets if not one.replay), default=0)
+
+    @property
     def digest(self) -> str:
         """SHA-256 over all of it."""
         return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()

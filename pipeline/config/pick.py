@@ -82,6 +82,16 @@ class Network(Section):
         30.0, description='how far stations hear one another, counted with 111 km a degree; or "all pairs"'
     )
 
+    @property
+    def center_deg(self) -> tuple[float, float]:
+        """Latitude and longitude."""
+        return self.center_latitude_deg, self.center_longitude_deg
+
+    @property
+    def reach_km(self) -> float | None:
+        """``range_km``; None: all pairs."""
+        return None if self.range_km == "all pairs" else self.range_km
+
 
 def _each_a_network(value: Any) -> Any:
     if not isinstance(value, list | tuple) or not all(isinstance(one, dict | Network) for one in value):

@@ -11,6 +11,7 @@ from pipeline.config import Config, Network, Pick
 from pipeline.config.weight_names import of_network
 from pipeline.errors import ConfigError
 from pipeline.formats import stations
+from pipeline.maths.geo import east_deg
 from pipeline.maths.names import site
 from pipeline.records import Shard, Shards, Stations, Text
 
@@ -90,7 +91,7 @@ def require(pick: Pick, plan: Shards, sites: Stations) -> None:
 
 def require_place(network: Network, station: str, latitude_deg: float, longitude_deg: float) -> None:
     """Raises ConfigError if ``station`` does not lie in its network's square."""
-    along = (longitude_deg - network.center_longitude_deg + 180.0) % 360.0 - 180.0
+    along = east_deg(longitude_deg, network.center_longitude_deg)
     off = max(abs(along), abs(latitude_deg - network.center_latitude_deg))
     if off > HALF_SIDE_DEG:
         raise ConfigError(

@@ -21,6 +21,7 @@ import obspy
 from obspy.core.inventory import Inventory
 
 from pipeline.errors import ConfigError
+from pipeline.maths.geo import east_deg
 from pipeline.records import Int, Stations, Text
 
 log = logging.getLogger(__name__)
@@ -143,7 +144,7 @@ def _join(known: list[Site], site: Site) -> None:
 def _distance_m(a: Site, b: Site) -> float:
     """Horizontal distance on a sphere, good for the short ones that matter here."""
     north = (a.latitude_deg - b.latitude_deg) * METRES_PER_DEGREE
-    turn = (a.longitude_deg - b.longitude_deg + 180) % 360 - 180
+    turn = east_deg(a.longitude_deg, b.longitude_deg)
     return math.hypot(north, turn * METRES_PER_DEGREE * math.cos(math.radians(a.latitude_deg)))
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pyproj import Geod, Proj
 
 Float = NDArray[np.float64]
+T = TypeVar("T", float, Float)
 GEOD = Geod(ellps="WGS84")
 
 
@@ -49,6 +51,12 @@ def _geodesic(lat1: ArrayLike, lon1: ArrayLike, lat2: ArrayLike, lon2: ArrayLike
     lon1, lat1, lon2, lat2 = (np.array(a) for a in np.broadcast_arrays(*arrays))
     forward, _, metres = GEOD.inv(lon1, lat1, lon2, lat2)
     return np.asarray(forward), np.asarray(metres)
+
+
+def east_deg(longitude_deg: T, origin_deg: Any) -> T:
+    """How far east of ``origin_deg`` longitudes are, the shorter way round: [-180, 180); the arguments broadcast."""
+    found: T = (longitude_deg - origin_deg + 180.0) % 360.0 - 180.0
+    return found
 
 
 def azimuthal_gap_deg(azimuths: ArrayLike) -> float:

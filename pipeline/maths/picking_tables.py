@@ -73,11 +73,12 @@ def against_rows(
     rows: list[Row] = []
     for name, one in sets.items():
         for rule in rules:
+            mine = {phase: [judge(one.labels, picks, phase, rule) for picks in one.methods[ours]] for phase in phases}
             for other in one.methods:
                 for phase in phases if other != ours else ():
-                    pair = [[judge(one.labels, p, phase, rule) for p in one.methods[m]] for m in (ours, other)]
+                    theirs = [judge(one.labels, picks, phase, rule) for picks in one.methods[other]]
                     head = {"set": name, "ours": ours, "other": other, "phase": phase, **_of_rule(rule)}
-                    rows.append(plain({**head, **_compared(pair[0], pair[1], boot)}))
+                    rows.append(plain({**head, **_compared(mine[phase], theirs, boot)}))
     for family in {(row["other"], row["tolerance_s"], row["counted"]) for row in rows}:
         members = [row for row in rows if (row["other"], row["tolerance_s"], row["counted"]) == family]
         for row, p in zip(members, significance.holm([row["p"] for row in members]).tolist(), strict=True):

@@ -26,6 +26,7 @@ from torch.nn import functional
 
 from pipeline.errors import ConfigError
 from pipeline.maths.filters import Filter, filtered
+from pipeline.maths.geo import east_deg
 from pipeline.models.phaseno_layers import FourierLayer, Graph, GraphLayer
 from pipeline.records import NS, Bool, Float, Float32, Waveform
 
@@ -159,8 +160,8 @@ def places(latitude_deg: ArrayLike, longitude_deg: ArrayLike, centre_deg: tuple[
     latitude, longitude = np.atleast_1d(np.asarray(latitude_deg, np.float64), np.asarray(longitude_deg, np.float64))
     east = eastward(longitude)
     if centre_deg is None:
-        centre_deg = _middle(latitude), _middle(east)
-    along = (east - centre_deg[1] + 180.0) % 360.0 - 180.0
+        centre_deg = centre(latitude, longitude)
+    along = east_deg(east, centre_deg[1])
     both = np.stack([along, latitude - centre_deg[0]], axis=1) / SIDE_DEG + 0.5
     return torch.from_numpy(both.astype(np.float32))
 
@@ -172,8 +173,7 @@ def centre(latitude_deg: Float, longitude_deg: Float) -> tuple[float, float]:
 
 def eastward(longitude_deg: Float) -> Float:
     """Longitudes (n,) without a step at the date line, counted on from the first of them."""
-    out: Float = (longitude_deg - longitude_deg[:1] + 180.0) % 360.0 - 180.0 + longitude_deg[:1]
-    return out
+    return east_deg(longitude_deg, longitude_deg[:1]) + longitude_deg[:1]
 
 
 def _middle(values: Float) -> float:

@@ -124,12 +124,7 @@ def load(name: str) -> Any:
         state = parse(data)
     if of_network(name) != (about.get("class") == PHASENO):
         raise ConfigError(f"{path}: {name} is a {about.get('class')}: a {PHASENO} is named {IN_STORE}NAME, no other is")
-    model = _build(about, path)
-    try:
-        model.load_state_dict(state, strict=True)
-    except (RuntimeError, TypeError, AttributeError) as e:
-        raise ConfigError(f"{path}: the tensors do not fit {about.get('class')}: {e}") from e
-    return model.eval()
+    return _filled(_build(about, path), state, path, str(about.get("class"))).eval()
 
 
 def keep(name: str, state: dict[str, Any], arguments: dict[str, Any], about: dict[str, Any]) -> Path:
@@ -146,15 +141,20 @@ def keep(name: str, state: dict[str, Any], arguments: dict[str, Any], about: dic
     if path.exists() or _beside(path).exists():
         raise ConfigError(f"{path}: is there already, and a run may be made with it: take another name than {name}")
     described = about | {"name": name, "class": PHASENO, "model_args": arguments}
-    model = _build(described, path)
-    try:
-        model.load_state_dict(state, strict=True)
-    except (RuntimeError, TypeError, AttributeError) as e:
-        raise ConfigError(f"{path}: the tensors do not fit {PHASENO} of {arguments}: {e}") from e
+    _filled(_build(described, path), state, path, f"{PHASENO} of {arguments}")
     if bad := [key for key, value in state.items() if not torch.isfinite(torch.abs(value)).all()]:
         raise ConfigError(f"{path}: not written, {bad[0]} is not finite: the training diverged, lower its rate")
     _publish(path, state, described)
     return path
+
+
+def _filled(model: Any, state: dict[str, Any], path: Path, what: str) -> Any:
+    """``model`` with these tensors. Raises ConfigError if they are not those of ``what``."""
+    try:
+        model.load_state_dict(state, strict=True)
+    except (RuntimeError, TypeError, AttributeError) as e:
+        raise ConfigError(f"{path}: the tensors do not fit {what}: {e}") from e
+    return model
 
 
 def _is_name(name: str) -> bool:

@@ -52,9 +52,10 @@ def run(folder: AdaptDir, config: Config, world: World) -> bool:
         require_same(folder, config, _require_possible(folder, config))
     world.bcast(None)
     with Claims(folder.claims, config.compute.claim_timeout_s, lambda items: None) as claims:
-        if not world.bcast(_prepared(folder, config, claims) if world.rank == 0 else False):
+        own = _prepared(folder, config, claims) if world.rank == 0 else None
+        if not world.bcast(own is not None):
             return False
-        sets = adapt_data.load(folder, config)
+        sets = own or adapt_data.load(folder, config)
         jobs = _jobs(folder, config, sets)
         _work(jobs, claims, world)
     world.gather(None)  # until each rank has ended its last unit
@@ -66,11 +67,11 @@ def run(folder: AdaptDir, config: Config, world: World) -> bool:
     return complete
 
 
-def _prepared(folder: AdaptDir, config: Config, claims: Claims) -> bool:
-    """Have the sets read and split, by one process of all; whether they are. Raises ConfigError as `run`."""
+def _prepared(folder: AdaptDir, config: Config, claims: Claims) -> list[Prepared] | None:
+    """The sets, read and split by one process of all; None: it was told to stop. Raises ConfigError as `run`."""
     while not folder.gate.exists():
         if stop.asked():
-            return False
+            return None
         claim = claims.take(SETS)
         if claim is None:
             time.sleep(NAP_S)
@@ -81,9 +82,9 @@ def _prepared(folder: AdaptDir, config: Config, claims: Claims) -> bool:
             claim.done(SETS)
         finally:
             claim.release()
-    adapt_data.prepare(folder, config)  # the same sets as at first?
-    adapt_networks.require(config, adapt_data.load(folder, config))
-    return True
+    sets = adapt_data.prepare(folder, config)  # the same as at first?
+    adapt_networks.require(config, sets)
+    return sets
 
 
 def _require_possible(folder: AdaptDir, config: Config) -> dict[str, str]:
@@ -96,8 +97,8 @@ def _require_possible(folder: AdaptDir, config: Config) -> dict[str, str]:
     objectives.objective(model)
     for method in adapt.methods:
         adapters.attach(model, adapt_train.recipe(adapt, Unit(method, 0, adapt.seeds[0]))).remove()
+    _, rate_hz = objectives.window(model)
     for one in adapt.sets:
-        _, rate_hz = objectives.window(model)
         if one.rate_hz != rate_hz and not one.replay:
             raise ConfigError(
                 f"adapt.sets {one.name!r}: rate_hz = {one.rate_hz:g}, and {name} is trained at {rate_hz:g} Hz: set it "
@@ -210,5 +211,5 @@ def verdict(folder: AdaptDir) -> str:
 
 
 def compare(folder: AdaptDir, config: Config, cards: list[dict[str, Any]]) -> None:
-    """Tables and page once more, with the scorecards of the catalogues before and after."""
-    adapt_tables.run(folder, config, adapt_data.load(folder, config), adapt_tables.catalogue_rows(*cards))
+    """The page once more, with the scorecards of the catalogues before and after."""
+    adapt_tables.add_catalogues(folder, config, adapt_data.load(folder, config), adapt_tables.catalogue_rows(*cards))

@@ -51,10 +51,10 @@ def waveform(rows: Labelled, samples: Float32, k: int) -> Waveform:
     return Waveform(np.where(valid, samples[k], np.float32(0)), valid, 0, float(rows.rate_hz[k]), there)  # type: ignore[arg-type]
 
 
-def prepare(folder: AdaptDir, config: Config) -> dict[str, Any]:
-    """Read what is not in the cache yet, split it, and check the split; what ``sets/split.json`` holds.
+def prepare(folder: AdaptDir, config: Config) -> list[Prepared]:
+    """Read what is not in the cache yet, split it, and check the split; ``sets/split.json`` says what was found.
 
-    Raises ConfigError that names every leak, or what cannot be read or split.
+    Raises ConfigError that names every leak, what cannot be read or split, or sets that are not what they were.
     """
     adapt = config.adapt
     if not adapt.sets:
@@ -66,7 +66,8 @@ def prepare(folder: AdaptDir, config: Config) -> dict[str, Any]:
     sets = load(folder, config)
     digests = {one.settings.name: one.cache.digest for one in sets}
     if folder.gate.exists():
-        return _as_before(folder, digests)
+        _require_as_before(folder, digests)
+        return sets
     told = {
         "sets": {one.settings.name: _told(one) for one in sets},
         "warnings": [*_require_tight(sets), *_known_to_base(sets, config.pick.weight)],
@@ -74,18 +75,17 @@ def prepare(folder: AdaptDir, config: Config) -> dict[str, Any]:
     }
     with publish(folder.gate) as part:
         part.write_text(json.dumps(told, indent=1, ensure_ascii=False, sort_keys=True), "utf-8")
-    return told
+    return sets
 
 
-def _as_before(folder: AdaptDir, digests: dict[str, str]) -> dict[str, Any]:
-    """What was told when the sets were split. Raises ConfigError if they are others now."""
-    told: dict[str, Any] = json.loads(folder.gate.read_text("utf-8"))
-    if odd := [name for name, digest in digests.items() if told["digests"].get(name) != digest]:
+def _require_as_before(folder: AdaptDir, digests: dict[str, str]) -> None:
+    """Raises ConfigError if the sets are others than when they were split."""
+    before = json.loads(folder.gate.read_text("utf-8"))["digests"]
+    if odd := [name for name, digest in digests.items() if before.get(name) != digest]:
         raise ConfigError(
             f"{folder.records(odd[0])}: holds other records than when this adaptation was begun, and some of its units "
             "have learned from those: take a new --run-dir"
         )
-    return told
 
 
 def load(folder: AdaptDir, config: Config) -> list[Prepared]:

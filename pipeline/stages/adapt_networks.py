@@ -152,8 +152,6 @@ def _layers(rows: Labelled, members: Sequence[int]) -> list[list[int]]:
 
 def _together(rows: Labelled, members: Sequence[int], network: Network | None) -> Together:
     index = np.array(sorted(members, key=lambda i: (rows.channel[i], rows.id[i])), np.int64)
-    if network is None:
-        center_deg = phaseno.centre(rows.latitude_deg[index], rows.longitude_deg[index])
-        return Together(index, center_deg, phaseno.RANGE_KM)
-    center_deg = network.center_latitude_deg, network.center_longitude_deg
-    return Together(index, center_deg, None if network.range_km == "all pairs" else network.range_km)
+    if network is not None:
+        return Together(index, network.center_deg, network.reach_km)
+    return Together(index, phaseno.centre(rows.latitude_deg[index], rows.longitude_deg[index]), phaseno.RANGE_KM)

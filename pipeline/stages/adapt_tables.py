@@ -34,7 +34,7 @@ Picks = dict[tuple[str, str], list[RecordPicks]]  # by method and how: one a see
 
 
 def folds(config: Config) -> range:
-    return range(max(one.folds for one in config.adapt.sets if not one.replay))
+    return range(config.adapt.n_folds)
 
 
 def others(config: Config) -> list[str]:
@@ -42,12 +42,18 @@ def others(config: Config) -> list[str]:
     return list(dict.fromkeys([config.pick.weight, *config.adapt.baselines]))
 
 
-def run(folder: AdaptDir, config: Config, sets: list[Prepared], catalogue: list[dict[str, Any]] | None = None) -> None:
-    """Publish ``report/scores.json`` and the page. ``catalogue`` rows say what the adapter changes in a whole run."""
-    report = _report(folder, config, sets)
-    if catalogue:
-        report["catalogue"] = catalogue
-        report["catalogue_note"] = _in_sample(config, sets)
+def run(folder: AdaptDir, config: Config, sets: list[Prepared]) -> None:
+    """Publish ``report/scores.json`` and the page."""
+    _publish(folder, _report(folder, config, sets))
+
+
+def add_catalogues(folder: AdaptDir, config: Config, sets: list[Prepared], rows: list[dict[str, Any]]) -> None:
+    """Publish both once more, with ``rows`` that say what the adapter changes in a whole run, if there are any."""
+    if rows:
+        _publish(folder, read(folder) | {"catalogue": rows, "catalogue_note": _in_sample(config, sets)})
+
+
+def _publish(folder: AdaptDir, report: dict[str, Any]) -> None:
     with publish(folder.scores) as part:
         part.write_text(json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False), "utf-8")
     with publish(folder.report) as part:

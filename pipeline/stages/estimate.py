@@ -107,9 +107,9 @@ def reference() -> list[Cost]:
 def _beside(config: Config) -> list[str]:
     """A line on what is not in the estimate."""
     left_out = [pick.weight for pick in config.pick.of_networks] if config.pick.of_stations else []
-    return [f"without      {', '.join(left_out)}: of pickers of networks beside others no cost is known"] * bool(
-        left_out
-    )
+    if not left_out:
+        return []
+    return [f"without      {', '.join(left_out)}: of pickers of networks beside others no cost is known"]
 
 
 def _no_cost(config: Config) -> str:

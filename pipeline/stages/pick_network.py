@@ -122,9 +122,8 @@ def _record(
     rows = stations.at(sites, ids, np.full(len(ids), hour.span_ns[0], np.int64))
     for i in np.flatnonzero(rows < 0).tolist():  # its epoch begins later
         rows[i] = np.flatnonzero(sites.id == ids[i])[0]
-    center_deg = network.center_latitude_deg, network.center_longitude_deg
-    range_km = None if network.range_km == "all pairs" else network.range_km
-    return NetworkRecord(tuple(waves), sites.latitude_deg[rows], sites.longitude_deg[rows], center_deg, range_km)
+    places_deg = sites.latitude_deg[rows], sites.longitude_deg[rows]
+    return NetworkRecord(tuple(waves), *places_deg, network.center_deg, network.reach_km)
 
 
 def detect(config: Config, hour: Shard, scorer: NetworkPicker, get: Get, own: Meter) -> Found:
